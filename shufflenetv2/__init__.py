@@ -1,0 +1,3 @@
+"""ShuffleNet V2 for torch.hub."""
+
+__version__ = "1.0.0"

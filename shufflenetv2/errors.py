@@ -1,0 +1,34 @@
+"""The exceptions a caller can act on.
+
+Each also derives from the built-in exception it resembles: whoever gets the package through ``torch.hub`` cannot
+import these classes, but can still write ``except OSError``. Each takes one message, so that it survives the pickling
+that carries it out of a DataLoader worker.
+"""
+
+
+class ShuffleNetError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class DownloadError(ShuffleNetError, OSError):
+    """No mirror delivered the weights; the message lists every attempt and its cause."""
+
+
+class CacheError(ShuffleNetError, OSError):
+    """The weights cache could not be read or written."""
+
+
+class IntegrityError(ShuffleNetError, RuntimeError):
+    """Bytes arrived, but they are not the ones the manifest lists (size or sha256 differ)."""
+
+
+class CheckpointError(ShuffleNetError, RuntimeError):
+    """A weights file does not fit the model; the message names the first offending tensor. No model was changed."""
+
+
+class ManifestError(ShuffleNetError, ValueError):
+    """``weights.json``, or the description inside a checkpoint, is malformed; the message names the entry."""
+
+
+class ImageError(ShuffleNetError, ValueError):
+    """A photo cannot be used; the message names it and the reason."""

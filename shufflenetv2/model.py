@@ -1,0 +1,163 @@
+"""The network of "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design".
+
+Ma, Zhang, Zheng, Sun; ECCV 2018; https://arxiv.org/abs/1807.11164. It computes what torchvision's ShuffleNetV2
+computes, bit for bit, under the same state-dict keys (design credit: torchvision, BSD-3-Clause).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Channels and depths of one network (paper, Table 5)."""
+
+    stage_channels: tuple[int, int, int]  # stages 2, 3, 4; each even
+    head_channels: int  # conv5
+    stem_channels: int = 24  # conv1
+    stage_units: tuple[int, int, int] = (4, 8, 4)
+
+    def __post_init__(self) -> None:
+        for stage, channels in enumerate(self.stage_channels, start=2):
+            if channels < 2 or channels % 2:
+                raise ValueError(
+                    f"stage {stage} of a ShuffleNetV2 is split into two equal halves, so its channels must be an even "
+                    f"number of at least 2, got {channels}"
+                )
+        if min(self.head_channels, self.stem_channels, *self.stage_units) < 1:
+            raise ValueError(f"channels and units must be at least 1, got {self}")
+
+
+SPECS = {
+    "shufflenet_v2_x0_5": Spec(stage_channels=(48, 96, 192), head_channels=1024),
+    "shufflenet_v2_x1_0": Spec(stage_channels=(116, 232, 464), head_channels=1024),
+    "shufflenet_v2_x1_5": Spec(stage_channels=(176, 352, 704), head_channels=1024),
+    "shufflenet_v2_x2_0": Spec(stage_channels=(244, 488, 976), head_channels=2048),
+}
+
+
+# A leaf for torch.fx: a symbolic trace has no memory layout to ask for.
+@torch.fx.wrap
+def interleave(left: Tensor, right: Tensor) -> Tensor:
+    """Concatenation followed by a two-group channel shuffle: ``left[0], right[0], left[1], right[1], ...``.
+
+    Args:
+        left, right: ``(N, C, H, W)``, any dtype.
+
+    Returns:
+        ``(N, 2 * C, H, W)`` in the memory layout of ``right``. Section 3 of the paper merges concat and shuffle;
+        shuffling in the layout at hand spares the channels-last network a conversion at every unit.
+    """
+    if right.is_contiguous():
+        return torch.stack((left, right), dim=2).flatten(1, 2)  # (N, C, 2, H, W) -> (N, 2C, H, W)
+    pairs = torch.stack((left.permute(0, 2, 3, 1), right.permute(0, 2, 3, 1)), dim=-1)  # (N, H, W, C, 2)
+    return pairs.flatten(-2).permute(0, 3, 1, 2)
+
+
+def conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    convolution = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
+    )
+    return [convolution, nn.BatchNorm2d(out_channels)]
+
+
+def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> list[nn.Module]:
+    return [*conv_norm(in_channels, out_channels, kernel_size, stride), nn.ReLU(inplace=True)]
+
+
+class Unit(nn.Module):
+    """The basic unit of Figure 3(c): half of the channels pass through, the other half is convolved."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        branch_channels = channels // 2
+        self.branch2 = nn.Sequential(
+            *conv_norm_relu(branch_channels, branch_channels, 1),
+            *conv_norm(branch_channels, branch_channels, 3, groups=branch_channels),
+            *conv_norm_relu(branch_channels, branch_channels, 1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        passed, convolved = features.chunk(2, dim=1)
+        return interleave(passed, self.branch2(convolved))
+
+
+class DownsamplingUnit(nn.Module):
+    """The unit of Figure 3(d): both branches see every channel; height and width are halved."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        branch_channels = out_channels // 2
+        self.branch1 = nn.Sequential(
+            *conv_norm(in_channels, in_channels, 3, stride=2, groups=in_channels),
+            *conv_norm_relu(in_channels, branch_channels, 1),
+        )
+        self.branch2 = nn.Sequential(
+            *conv_norm_relu(in_channels, branch_channels, 1),
+            *conv_norm(branch_channels, branch_channels, 3, stride=2, groups=branch_channels),
+            *conv_norm_relu(branch_channels, branch_channels, 1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return interleave(self.branch1(features), self.branch2(features))
+
+
+def stage(in_channels: int, out_channels: int, units: int) -> nn.Sequential:
+    return nn.Sequential(DownsamplingUnit(in_channels, out_channels), *(Unit(out_channels) for _ in range(units - 1)))
+
+
+class ShuffleNetV2(nn.Module):
+    """ShuffleNet V2 for images ``(N, in_channels, H, W)``, H and W from 32 up (training one image: from 33 up).
+
+    Args:
+        spec: channels and depths; ``SPECS`` holds the paper's four.
+        num_classes: length of the logits; 0 leaves the classifier out, so that the pooled features come back.
+        in_channels: channels of the images.
+
+    The state-dict keys, and the random numbers drawn at construction, are torchvision's.
+    """
+
+    def __init__(self, spec: Spec, num_classes: int = 1000, in_channels: int = 3) -> None:
+        super().__init__()
+        if num_classes < 0 or in_channels < 1:
+            raise ValueError(
+                f"num_classes must be at least 0 and in_channels at least 1, got {num_classes} and {in_channels}"
+            )
+        self.spec = spec
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+
+        stage2, stage3, stage4 = spec.stage_channels
+        units2, units3, units4 = spec.stage_units
+        self.conv1 = nn.Sequential(*conv_norm_relu(in_channels, spec.stem_channels, 3, stride=2))
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.stage2 = stage(spec.stem_channels, stage2, units2)
+        self.stage3 = stage(stage2, stage3, units3)
+        self.stage4 = stage(stage3, stage4, units4)
+        self.conv5 = nn.Sequential(*conv_norm_relu(stage4, spec.head_channels, 1))
+        self.fc = nn.Linear(spec.head_channels, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The feature maps a detector or segmenter builds on.
+
+        Args:
+            images: ``(N, in_channels, H, W)``, normalised as the weights ask.
+
+        Returns:
+            The outputs of stages 2, 3 and 4 and of conv5: ``(N, C, H / stride, W / stride)``, rounded up, of strides
+            8, 16, 32 and 32.
+        """
+        stage2 = self.stage2(self.maxpool(self.conv1(images)))
+        stage3 = self.stage3(stage2)
+        stage4 = self.stage4(stage3)
+        return stage2, stage3, stage4, self.conv5(stage4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)``; with ``num_classes=0`` the pooled features ``(N, head_channels)``."""
+        features = self.forward_features(images)[3]
+        return self.fc(features.mean([2, 3]))
