@@ -160,4 +160,5 @@ class ShuffleNetV2(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, num_classes)``; with ``num_classes=0`` the pooled features ``(N, head_channels)``."""
         features = self.forward_features(images)[3]
-        return self.fc(features.mean([2, 3]))
+        logits: Tensor = self.fc(features.mean([2, 3]))
+        return logits
