@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import CheckpointError, ManifestError
 from .manifest import Metrics, Preprocess, label, parse_metrics, parse_preprocess, take
