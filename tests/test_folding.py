@@ -1,0 +1,213 @@
+"""The deploy form: the plain network's function in float64, in every form a module can take."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from shufflenetv2.folding import DeployedShuffleNetV2, deploy, routing
+from shufflenetv2.model import SPECS, ShuffleNetV2, Spec, interleave
+
+ODD = Spec(stage_channels=(10, 22, 38), head_channels=37, stem_channels=7, stage_units=(2, 9, 1))
+NARROW = Spec(stage_channels=(2, 6, 4), head_channels=5, stem_channels=1, stage_units=(5, 6, 3))
+TINY = Spec(stage_channels=(8, 12, 20), head_channels=16, stem_channels=4, stage_units=(3, 4, 2))
+
+
+def randomised(
+    spec: Spec, num_classes: int = 11, in_channels: int = 3, dtype: torch.dtype = torch.float64
+) -> ShuffleNetV2:
+    """A network in eval mode whose BatchNorms do something, so that a folding mistake shows."""
+    generator = torch.Generator().manual_seed(0)
+    model = ShuffleNetV2(spec, num_classes, in_channels).to(dtype)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.5, 0.5),
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 1.5),
+            ):
+                tensor.data.uniform_(low, high, generator=generator)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            module.weight.data.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+    return model.eval()
+
+
+def images(
+    batch: int, height: int, width: int, in_channels: int = 3, dtype: torch.dtype = torch.float64
+) -> torch.Tensor:
+    return torch.randn(batch, in_channels, height, width, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+
+def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
+    assert got.shape == expected.shape
+    assert expected.std() > 0.01  # a constant output would make any comparison pass
+    return float((got - expected).abs().max() / expected.abs().max())
+
+
+SMALL_SPECS = [pytest.param(spec, id=name) for name, spec in (("odd", ODD), ("narrow", NARROW), ("tiny", TINY))]
+PAPER_SPECS = [pytest.param(spec, id=name, marks=pytest.mark.slow) for name, spec in SPECS.items()]
+
+
+@pytest.mark.parametrize("size", [(224, 224), (97, 131), (33, 64)], ids=str)
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("spec", SMALL_SPECS + PAPER_SPECS)
+@torch.inference_mode()
+def test_same_function_in_float64(spec, batch, size):
+    model = randomised(spec)
+    photos = images(batch, *size)
+    # Two summation orders of float64 differ by some 1e-15 a layer.
+    assert relative_error(deploy(model)(photos), model(photos)) < 1e-12
+
+
+@pytest.mark.parametrize("num_classes", [0, 1, 1000])
+@pytest.mark.parametrize("in_channels", [1, 2, 3, 5])
+@torch.inference_mode()
+def test_any_classes_and_input_channels(num_classes, in_channels):
+    model = randomised(TINY, num_classes, in_channels)
+    photos = images(2, 64, 64, in_channels)
+    deployed = deploy(model)
+    assert (deployed.spec, deployed.num_classes, deployed.in_channels) == (TINY, num_classes, in_channels)
+    assert relative_error(deployed(photos), model(photos)) < 1e-12
+
+
+@torch.inference_mode()
+def test_both_memory_layouts_of_the_input():
+    deployed = deploy(randomised(TINY))
+    photos = images(2, 97, 131)
+    features = []
+    deployed.stage3.register_forward_hook(lambda module, args, output: features.append(output))
+    logits = [deployed(photos), deployed(photos.contiguous(memory_format=torch.channels_last))]
+    assert relative_error(*logits) < 1e-12
+    assert all(feature.is_contiguous(memory_format=torch.channels_last) for feature in features)
+
+
+@torch.inference_mode()
+def test_float32_of_the_paper_networks():
+    model = randomised(SPECS["shufflenet_v2_x1_0"], dtype=torch.float32)
+    photos = images(2, 224, 224, dtype=torch.float32)
+    assert relative_error(deploy(model)(photos), model(photos)) < 1e-4  # float32 rounding through some 50 layers
+
+
+def test_keeps_the_dtype():
+    deployed = deploy(randomised(TINY, dtype=torch.bfloat16))
+    assert {parameter.dtype for parameter in deployed.parameters()} == {torch.bfloat16}
+
+
+def test_leaves_the_original_and_the_random_state_alone():
+    model = randomised(TINY)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    deployed = deploy(model)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    for parameter in deployed.parameters():
+        parameter.zero_()
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@torch.inference_mode()
+def test_training_mode_changes_nothing():
+    deployed = deploy(randomised(TINY))
+    assert not deployed.training
+    photos = images(2, 64, 64)
+    expected = deployed(photos)
+    assert torch.equal(deployed.train()(photos), expected)
+
+
+def test_asks_for_no_gradient():
+    assert not deploy(randomised(TINY))(images(1, 64, 64)).requires_grad
+
+
+def test_refuses_training_mode():
+    with pytest.raises(ValueError, match=r"model\.eval\(\)"):
+        deploy(randomised(TINY).train())
+    partly = randomised(TINY)
+    partly.conv1[1].train()
+    with pytest.raises(ValueError, match="training mode"):
+        deploy(partly)
+
+
+def test_refuses_other_modules():
+    with pytest.raises(TypeError, match="got DeployedShuffleNetV2"):
+        deploy(deploy(randomised(TINY)))  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def test_state_dict_round_trip():
+    deployed = deploy(randomised(TINY))
+    file = io.BytesIO()
+    torch.save(deployed.state_dict(), file)
+    file.seek(0)
+    other = DeployedShuffleNetV2(TINY, num_classes=11, in_channels=3).double().eval()
+    other.load_state_dict(torch.load(file, weights_only=True))
+    photos = images(2, 64, 64)
+    assert relative_error(other(photos), deployed(photos)) < 1e-12
+    assert not set(deployed.state_dict()) & (set(ShuffleNetV2(TINY).state_dict()) - {"fc.weight", "fc.bias"})
+
+
+@torch.inference_mode()
+def test_deepcopy():
+    deployed = deploy(randomised(TINY))
+    photos = images(2, 64, 64)
+    assert torch.equal(copy.deepcopy(deployed)(photos), deployed(photos))
+
+
+@torch.inference_mode()
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated since torch 2.11, and still in use
+@pytest.mark.parametrize("spec", SMALL_SPECS)
+def test_scripts(spec):
+    deployed = deploy(randomised(spec))
+    scripted = torch.jit.script(deployed)
+    for size in ((64, 64), (97, 131)):
+        photos = images(2, *size)
+        assert relative_error(scripted(photos), deployed(photos)) < 1e-12
+
+
+@torch.inference_mode()
+def test_exports_with_dynamic_batch_and_size():
+    deployed = deploy(randomised(TINY))
+    dynamic = {
+        0: torch.export.Dim("batch"),
+        2: torch.export.Dim("height", min=33),
+        3: torch.export.Dim("width", min=33),
+    }
+    program = torch.export.export(deployed, (images(2, 64, 64),), dynamic_shapes=(dynamic,))
+    for shape in ((1, 33, 33), (5, 97, 131), (2, 224, 224)):
+        photos = images(*shape)
+        assert relative_error(program.module()(photos), deployed(photos)) < 1e-12
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_compiles():
+    deployed = deploy(randomised(TINY))
+    compiled = torch.compile(deployed, fullgraph=True)
+    for batch in (2, 3):
+        photos = images(batch, 97, 131)
+        assert relative_error(compiled(photos), deployed(photos)) < 1e-12
+
+
+@pytest.mark.parametrize(("branch_channels", "basic_units"), [(58, 3), (5, 8), (1, 4), (7, 0)])
+def test_routing_follows_the_shuffle(branch_channels, basic_units):
+    """Channels carry their identity through chunk and interleave as numbers, as the plain network moves them."""
+    identity = torch.arange((basic_units + 2) * branch_channels).view(basic_units + 2, 1, branch_channels, 1, 1)
+    plan = routing(branch_channels, basic_units)
+    inboxes: list[list[torch.Tensor]] = [[] for _ in plan.orders]
+
+    features = interleave(identity[0], identity[1])
+    reads = []
+    for unit in range(basic_units):
+        passed, convolved = features.chunk(2, dim=1)
+        reads.append(convolved)
+        features = interleave(passed, identity[unit + 2])
+    reads.append(features)
+    for output, route in zip(identity, plan.routes, strict=True):
+        assert min(route.sizes) > 0
+        for piece, reader in zip(output.split(route.sizes, dim=1), route.readers, strict=True):
+            inboxes[reader].append(piece)
+    for inbox, order, read in zip(inboxes, plan.orders, reads, strict=True):
+        assert torch.equal(torch.cat(inbox, dim=1), read[:, order])
