@@ -5,6 +5,7 @@ The bounds are constants of this module, read at every call, so that a program c
 """
 
 import email.utils
+import itertools
 import logging
 import os
 import random
@@ -58,8 +59,8 @@ def fetch_verified(entry: Entry, progress: bool = True) -> bytes:
         DownloadError: no mirror delivered it; like the former, the message lists every attempt.
     """
     deadline = time.monotonic() + TOTAL_SECONDS
-    attempts: list[str] = []
-    last_failures: list[_AttemptError] = []
+    attempts: list[str] = []  # one line for each, in order
+    last_failures: list[_AttemptError] = []  # one for each mirror
     for url, plain_http in _mirrors(entry):
         for number in range(1, TRIES + 1):
             try:
@@ -79,10 +80,16 @@ def fetch_verified(entry: Entry, progress: bool = True) -> bytes:
     error = IntegrityError if all(failure.wrong_bytes for failure in last_failures) else DownloadError
     raise error(
         f"{entry.file} ({entry.size} bytes) of {entry} could not be fetched:\n"
-        + "".join(f"  {attempt}\n" for attempt in attempts)
+        + "".join(f"  {line}\n" for line in _collapse(attempts))
         + by_hand(entry)
         + ", or set SHUFFLENETV2_MIRROR to the address of a directory that holds it."
     )
+
+
+def _collapse(lines: list[str]) -> Iterator[str]:
+    for line, equal in itertools.groupby(lines):
+        count = len(list(equal))
+        yield line if count == 1 else f"{line} ({count} times)"
 
 
 def _mirrors(entry: Entry) -> list[tuple[str, bool]]:

@@ -163,7 +163,8 @@ class _Transfer:
                 headers=_HEADERS,
                 stream=True,
                 allow_redirects=False,
-                timeout=(min(CONNECT_SECONDS, self._patience), self._patience),
+                # The caller gives up first, and says more; the timeout for reads is there for a thread left behind.
+                timeout=(min(CONNECT_SECONDS, self._patience), 2 * self._patience),
             ) as response:
                 self.progress = self.progress._replace(replies=hop)
                 if response.status_code not in _REDIRECTS:

@@ -85,6 +85,7 @@ class FaultServer:
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     faults: int = 0
+    taken: int = 0  # bytes of an endless body that were sent
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> "FaultServer":
@@ -134,8 +135,8 @@ def answer(body: bytes, status: int = 200, headers: Iterable[tuple[str, object]]
 
     def handler(exchange: Exchange) -> None:
         if exchange.read_request():
+            exchange.happened()  # before the client can act on the reply
             exchange.send(head(status, lines) + body)
-            exchange.happened()
 
     return handler
 
