@@ -1,0 +1,51 @@
+"""The entry points of this torch.hub repository; ``torch.hub.list`` shows exactly the seven imported below.
+
+torch.hub runs this file anew at every call, with this directory on ``sys.path``. The package beside it is loaded under
+a private alias, so that another revision, an installed release or a user's own module called ``shufflenetv2`` neither
+disturbs it nor is disturbed, in either order.
+"""
+
+import hashlib as _hashlib
+import importlib as _importlib
+import importlib.util as _importlib_util
+import sys as _sys
+from pathlib import Path as _Path
+
+dependencies = ["torch", "requests"]
+
+
+def _alias(package):
+    """A name for this state of the package: its directory, its files' names, sizes and modification times."""
+    state = [str(package)]
+    for file in [*sorted(package.rglob("*.py")), package.parent / "weights.json"]:
+        stat = file.stat()
+        state.append(f"{file.name} {stat.st_size} {stat.st_mtime_ns}")
+    return "_shufflenetv2_" + _hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
+
+
+def _entrypoints():
+    package = _Path(__file__).resolve().parent / "shufflenetv2"
+    alias = _alias(package)
+    if alias not in _sys.modules:
+        _importlib.invalidate_caches()
+        spec = _importlib_util.spec_from_file_location(
+            alias, package / "__init__.py", submodule_search_locations=[str(package)]
+        )
+        module = _importlib_util.module_from_spec(spec)
+        _sys.modules[alias] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del _sys.modules[alias]
+            raise
+    return _importlib.import_module(alias + ".entrypoints")
+
+
+_module = _entrypoints()
+shufflenet_v2_x0_5 = _module.shufflenet_v2_x0_5
+shufflenet_v2_x1_0 = _module.shufflenet_v2_x1_0
+shufflenet_v2_x1_5 = _module.shufflenet_v2_x1_5
+shufflenet_v2_x2_0 = _module.shufflenet_v2_x2_0
+classifier = _module.classifier
+preprocess = _module.preprocess
+categories = _module.categories

@@ -1,3 +1,66 @@
-"""ShuffleNet V2 for torch.hub."""
+"""ShuffleNet V2 for torch.hub: verified weights, and the whole way from a photo to its labels.
+
+The names below are imported on first use, so that ``import shufflenetv2`` and the command line's ``--help`` need not
+wait for torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .entrypoints import (
+        categories,
+        classifier,
+        preprocess,
+        shufflenet_v2_x0_5,
+        shufflenet_v2_x1_0,
+        shufflenet_v2_x1_5,
+        shufflenet_v2_x2_0,
+    )
+    from .errors import (
+        CacheError,
+        CheckpointError,
+        DownloadError,
+        ImageError,
+        IntegrityError,
+        ManifestError,
+        ShuffleNetError,
+    )
+    from .folding import deploy
+    from .model import SPECS, ShuffleNetV2, Spec
 
 __version__ = "1.0.0"
+
+__all__ = [
+    "SPECS",
+    "CacheError",
+    "CheckpointError",
+    "DownloadError",
+    "ImageError",
+    "IntegrityError",
+    "ManifestError",
+    "ShuffleNetError",
+    "ShuffleNetV2",
+    "Spec",
+    "categories",
+    "classifier",
+    "deploy",
+    "preprocess",
+    "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_0",
+    "shufflenet_v2_x1_5",
+    "shufflenet_v2_x2_0",
+]
+
+_HOMES = {"SPECS": ".model", "ShuffleNetV2": ".model", "Spec": ".model", "deploy": ".folding"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES.get(name, ".errors" if name.endswith("Error") else ".entrypoints")
+    return getattr(importlib.import_module(home, __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

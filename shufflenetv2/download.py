@@ -48,6 +48,21 @@ def fetch_to_cache(entry: Entry, progress: bool = True) -> Path:
     return local_path(entry)
 
 
+def verify(entry: Entry) -> Path:
+    """Where the file of ``entry`` is, after checking its size and sha256; nothing is fetched.
+
+    Raises:
+        CacheError: it is not there, or cannot be read.
+        IntegrityError: it is not the file the manifest lists.
+    """
+    path = local_path(entry)
+    try:
+        read_verified(path, entry)
+    except FileNotFoundError as error:
+        raise CacheError(f"{path} is missing; `shufflenetv2 weights fetch {entry}` fetches it") from error
+    return path
+
+
 def local_path(entry: Entry) -> Path:
     """Where the entry's file is, or would be: in the package for bundled entries, else in the cache."""
     return PACKAGE / "bundled" / entry.path if entry.path else cache_path(entry)
