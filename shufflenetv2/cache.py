@@ -13,6 +13,7 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import torch.hub
 
@@ -22,6 +23,7 @@ from .manifest import Entry
 
 STALE_SECONDS = 24 * 60 * 60.0  # a temporary file of ours that is older was left by a killed process
 REPLACE_TRIES = 5  # on Windows the target cannot be replaced while another process reads it
+REPLACE_SECONDS = 0.05  # before the second try; doubled each time
 
 _TEMPORARY = re.compile(r"\.[A-Za-z0-9._-]+\.[0-9a-f]{32}\.shufflenetv2-partial")
 # Non-blocking: opening a FIFO must not wait for a writer. O_BINARY, O_NONBLOCK and O_DIRECTORY are not everywhere.
@@ -51,21 +53,29 @@ def read_verified(path: Path, entry: Entry) -> bytes:
         CacheError: it cannot be read.
     """
     try:
-        with open(os.open(path, _READ), "rb") as file:
-            mode, size = os.fstat(file.fileno())[stat.ST_MODE], os.fstat(file.fileno()).st_size
-            if not stat.S_ISREG(mode):
-                raise IntegrityError(f"{path} is not a regular file; expected the weights {entry}")
-            if size != entry.size:
-                raise IntegrityError(f"{path} is not the file of {entry}: expected {entry.size} bytes, got {size}")
-            data = file.read(entry.size + 1)
+        with _open_regular(path, entry) as file:
+            size = os.fstat(file.fileno()).st_size
+            # A file of another size is not read at all, and one that grows meanwhile no further than one byte.
+            data = file.read(entry.size + 1) if size == entry.size else None
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(errno.ENOENT, "no such file in the weights cache", str(path)) from error
     except OSError as error:
         raise CacheError(f"{path} cannot be read: {error.strerror or error}") from error
-    problem = difference(data, entry)
-    if problem:
+    problem = f"expected {entry.size} bytes, got {size}" if data is None else difference(data, entry)
+    if data is None or problem:
         raise IntegrityError(f"{path} is not the file of {entry}: {problem}")
     return data
+
+
+def _open_regular(path: Path, entry: Entry) -> BinaryIO:
+    descriptor = os.open(path, _READ)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise IntegrityError(f"{path} is not a regular file; expected the weights {entry}")
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def write_verified(path: Path, data: bytes, entry: Entry) -> None:
@@ -108,7 +118,7 @@ def _replace(temporary: Path, path: Path, entry: Entry) -> None:
         with suppress(FileNotFoundError, IntegrityError, CacheError):  # whoever holds it may have written it too
             read_verified(path, entry)
             return
-        time.sleep(0.05 * 2**attempt)
+        time.sleep(REPLACE_SECONDS * 2**attempt)
 
 
 def _flush_directory(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""What several test files share: torchvision checkpoints, and copies of this repository made for them."""
+"""What several test files share: torchvision checkpoints, copies of this repository, and a network of their own."""
 
 import hashlib
 import http.server
@@ -6,10 +6,11 @@ import io
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any
 import pytest
 import torch
 import torchvision.models
+import trustme
+
+from shufflenetv2.manifest import Entry, Metrics, Preprocess
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHS = ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0")
@@ -126,3 +130,67 @@ def run_python(program: str, *arguments: str, cwd: Path, env: dict[str, str], ch
     if check and result.returncode:
         raise AssertionError(f"exit status {result.returncode}\n{result.stdout}\n{result.stderr}")
     return result
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    """What a server on loopback needs to speak TLS under a certificate of ``authority``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def ca_bundle(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.fixture
+def own_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ca_bundle: Path) -> Path:
+    """An empty torch home (returned), the test authority, and none of the machine's proxies."""
+    for name in [*os.environ]:
+        foreign = name.lower().endswith("_proxy") or name.startswith("SHUFFLENETV2_")
+        if foreign or name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_bundle))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def make_entry() -> Callable[..., Entry]:
+    """An entry for ``data``, as the manifest would list it."""
+
+    def make(data: bytes, *urls: str, file: str = "weights.pth", path: str | None = None) -> Entry:
+        return Entry(
+            name="tiny_v1",
+            arch="shufflenet_v2_x0_5",
+            default=True,
+            num_classes=1000,
+            file=file,
+            urls=urls,
+            path=path,
+            sha256=hashlib.sha256(data).hexdigest(),
+            size=len(data),
+            num_params=1,
+            macs=1,
+            categories="imagenet1k.txt",
+            preprocess=Preprocess(256, 224, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            metrics=Metrics("ImageNet-1K validation", 60.0, 80.0, "nobody"),
+            license="none",
+            source="none",
+            recipe="none",
+        )
+
+    return make
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fault(row, what, happens, evidence): a row of docs/faults.md")

@@ -6,7 +6,6 @@ The time limits are set short here; the servers are real and really misbehave.
 import base64
 import gzip
 import hashlib
-import os
 import random
 import socket
 import ssl
@@ -61,18 +60,10 @@ def until(condition: Callable[[], bool], seconds: float = 3.0) -> None:
 
 
 @pytest.fixture(autouse=True)
-def a_small_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ca_bundle: Path) -> None:
-    """Short limits, an empty cache, the test authority, and no proxy of the machine's."""
+def short_limits(monkeypatch: pytest.MonkeyPatch, own_network: Path) -> None:
     monkeypatch.setattr(fetching, "TOTAL_SECONDS", 5.0)
     monkeypatch.setattr(fetching, "PROGRESS_SECONDS", 0.3)
     monkeypatch.setattr(fetching, "BACKOFF_SECONDS", 0.02)
-    for name in [*os.environ]:
-        if name.lower().endswith("_proxy") or name.startswith("SHUFFLENETV2_"):
-            monkeypatch.delenv(name)
-    for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_bundle))
 
 
 @pytest.fixture(autouse=True)
