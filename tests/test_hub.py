@@ -1,0 +1,227 @@
+"""What a user of torch.hub sees. Each test runs in fresh processes with an empty home."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ARCHS, ROOT, StandIn, copy_repository, reference_model, run_python
+
+SEVEN = [*ARCHS, "categories", "classifier", "preprocess"]
+
+
+def archived(target: Path) -> Path:
+    """The committed state as ``git archive`` makes it, which is what GitHub serves."""
+    target.mkdir(parents=True)
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", str(target)], input=archive, check=True)
+    return target
+
+
+def cached_by_hub(stand_in: StandIn, home: Path, *refs: str) -> None:
+    """Put the stand-in where torch.hub keeps ``org/repo:<ref>``."""
+    for ref in refs:
+        shutil.copytree(stand_in.repository, home / "torch/hub" / f"org_repo_{ref}")
+
+
+def test_all_widths_load_from_the_cached_repository_and_equal_torchvision(stand_in: StandIn, tmp_path: Path) -> None:
+    cached_by_hub(stand_in, tmp_path, "v1")
+    program = """
+import sys, torch
+before = set(sys.modules)
+outputs = []
+images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+random_state = torch.get_rng_state()
+for arch in sys.argv[2:]:
+    model = torch.hub.load("org/repo:v1", arch, pretrained=True, trust_repo=True)
+    assert not model.training
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
+    outputs.append(model(images))
+assert torch.equal(torch.get_rng_state(), random_state)
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+assert not new & {"torchvision", "PIL", "numpy"}, new
+torch.save(outputs, sys.argv[1])
+"""
+    environment = stand_in.environment(tmp_path)
+    first = run_python(program, str(tmp_path / "out.pt"), *ARCHS, cwd=tmp_path, env=environment)
+    assert first.stdout == ""
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    for arch, output in zip(ARCHS, torch.load(tmp_path / "out.pt"), strict=True):
+        assert torch.equal(output, reference_model(arch)(images)), arch
+    cached = {path.name: path.read_bytes() for path in (tmp_path / "torch/hub/checkpoints").iterdir()}
+    assert cached == stand_in.files
+
+    offline = {**environment, "SHUFFLENETV2_OFFLINE": "1"}
+    second = run_python(program, str(tmp_path / "again.pt"), *ARCHS, cwd=tmp_path, env=offline)
+    assert second.stdout == ""
+    lines = [line for line in second.stderr.splitlines() if not line.startswith("Using cache found in")]
+    assert lines == []  # no warning, no progress
+
+
+def test_cache_hit_does_not_import_requests(stand_in: StandIn, tmp_path: Path) -> None:
+    program = (
+        "import sys, torch\n"
+        "model = torch.hub.load(sys.argv[1], 'shufflenet_v2_x0_5', pretrained=True, source='local', progress=False)\n"
+        "print('requests' in sys.modules)"
+    )
+    environment = stand_in.environment(tmp_path)
+    outputs = [run_python(program, str(stand_in.repository), cwd=tmp_path, env=environment) for _ in range(2)]
+    assert [output.stdout for output in outputs] == ["True\n", "False\n"]
+
+
+def test_list_and_help(stand_in: StandIn, tmp_path: Path) -> None:
+    cached_by_hub(stand_in, tmp_path, "v1")
+    program = """
+import torch
+print(sorted(torch.hub.list("org/repo:v1", trust_repo=True, verbose=False)))
+for name in torch.hub.list("org/repo:v1", trust_repo=True, verbose=False):
+    text = torch.hub.help("org/repo:v1", name, trust_repo=True)
+    print("\\n#", name, text, sep="\\n")
+"""
+    environment = stand_in.environment(tmp_path)
+    plain = run_python(program, cwd=tmp_path, env=environment).stdout
+    assert plain.splitlines()[0] == repr(sorted(SEVEN))
+    for heading in ("Args:", "Returns:", "Raises:", "Example:"):
+        assert plain.count(heading) == len(SEVEN)
+    for fact in ("2.28 M parameters", "144.9 M multiply-adds", "top-1 69.36 %", "(N, num_classes)", "float32 tensor"):
+        assert fact in plain
+    stripped = subprocess.run(
+        [sys.executable, "-OO", "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert stripped.stdout == plain
+
+
+def test_the_committed_archive_lists_and_loads(stand_in: StandIn, tmp_path: Path) -> None:
+    archived(tmp_path / "torch/hub/org_repo_v1")
+    program = (
+        "import torch\n"
+        "print(sorted(torch.hub.list('org/repo:v1', trust_repo=True, verbose=False)))\n"
+        "model = torch.hub.load('org/repo:v1', 'shufflenet_v2_x0_5', trust_repo=True, verbose=False)\n"
+        "print(model.training, tuple(model(torch.zeros(2, 3, 64, 64)).shape))"
+    )
+    result = run_python(program, cwd=tmp_path, env=stand_in.environment(tmp_path))
+    assert result.stdout == f"{sorted(SEVEN)}\nTrue (2, 1000)\n"
+
+
+def marked_copy(target: Path, mark: str) -> Path:
+    """A revision whose network says which one it is."""
+    copy_repository(target)
+    with open(target / "shufflenetv2/model.py", "a") as file:
+        file.write(f"\n\nShuffleNetV2.mark = {mark!r}\n")
+    return target
+
+
+def test_two_revisions_in_one_process(stand_in: StandIn, tmp_path: Path) -> None:
+    first, second = marked_copy(tmp_path / "a", "A"), marked_copy(tmp_path / "b", "B")
+    program = (
+        "import sys, torch\n"
+        "load = lambda where: torch.hub.load(where, 'shufflenet_v2_x0_5', source='local').mark\n"
+        "print(load(sys.argv[1]), load(sys.argv[2]), load(sys.argv[1]))"
+    )
+    result = run_python(program, str(first), str(second), cwd=tmp_path, env=stand_in.environment(tmp_path))
+    assert result.stdout == "A B A\n"
+
+
+def test_changed_code_is_loaded_anew(stand_in: StandIn, tmp_path: Path) -> None:
+    repository = marked_copy(tmp_path / "repository", "old")
+    program = (
+        "import sys, torch, pathlib\n"
+        "load = lambda: torch.hub.load(sys.argv[1], 'shufflenet_v2_x0_5', source='local').mark\n"
+        "print(load())\n"
+        "file = pathlib.Path(sys.argv[1], 'shufflenetv2/model.py')\n"
+        "file.write_text(file.read_text().replace(\"'old'\", \"'new'\"))\n"
+        "print(load())"
+    )
+    environment = stand_in.environment(tmp_path)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    result = run_python(program, str(repository), cwd=tmp_path, env=environment)
+    assert result.stdout == "old\nnew\n"
+
+
+@pytest.mark.parametrize("order", ["own first", "hub first"])
+def test_the_users_own_module_of_the_same_name(stand_in: StandIn, tmp_path: Path, order: str) -> None:
+    (tmp_path / "shufflenetv2.py").write_text("owner = 'user'\n")
+    own = "import shufflenetv2; assert shufflenetv2.owner == 'user'\n"
+    hub = "torch.hub.load(sys.argv[1], 'shufflenet_v2_x0_5', source='local')\n"
+    program = "import sys, torch\n" + (own + hub + own if order == "own first" else hub + own + hub) + "print('both')"
+    result = run_python(program, str(stand_in.repository), cwd=tmp_path, env=stand_in.environment(tmp_path))
+    assert result.stdout == "both\n"
+
+
+def test_transform_in_a_spawned_dataloader_worker(stand_in: StandIn, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, pickle, torch\n"
+        "class Photos(torch.utils.data.Dataset):\n"
+        "    def __init__(self, transform, paths): self.transform, self.paths = transform, paths\n"
+        "    def __len__(self): return len(self.paths)\n"
+        "    def __getitem__(self, index): return self.transform(self.paths[index])[0]\n"
+        "if __name__ == '__main__':\n"
+        "    load = lambda *arguments, **more: torch.hub.load(sys.argv[1], *arguments, source='local', **more)\n"
+        "    transform = load('preprocess', 'shufflenet_v2_x1_5', in_channels=1)\n"
+        "    loader = torch.utils.data.DataLoader(Photos(transform, sys.argv[2:]), batch_size=2, num_workers=1,\n"
+        "                                         multiprocessing_context='spawn')\n"
+        "    [images] = list(loader)\n"
+        "    assert torch.equal(images, transform(sys.argv[2:]))\n"
+        "    classify = load('classifier', 'shufflenet_v2_x0_5', top=2)\n"
+        "    [again] = pickle.loads(pickle.dumps([classify]))\n"
+        "    print(tuple(images.shape), again(sys.argv[2]) == classify(sys.argv[2]), len(again(sys.argv[2])))\n"
+    )
+    photos = [str(ROOT / "images" / name) for name in ("cat.jpg", "coffee.jpg")]
+    result = subprocess.run(
+        [sys.executable, str(script), str(stand_in.repository), *photos],
+        cwd=tmp_path,
+        env=stand_in.environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.stdout == "(2, 1, 224, 224) True 2\n", result.stderr
+
+
+def test_missing_pillow_is_explained_and_not_needed_by_models(stand_in: StandIn, tmp_path: Path) -> None:
+    program = (
+        "import sys, torch\n"
+        "sys.modules['PIL'] = None\n"
+        "load = lambda *names: torch.hub.load(sys.argv[1], *names, source='local')\n"
+        "load('shufflenet_v2_x0_5'); print(len(load('categories')))\n"
+        "try: load('preprocess')\n"
+        "except ImportError as error: print(error)"
+    )
+    result = run_python(program, str(stand_in.repository), cwd=tmp_path, env=stand_in.environment(tmp_path))
+    assert result.stdout.splitlines()[0] == "1000"
+    assert "pip install 'pillow" in result.stdout.splitlines()[1]
+
+
+def test_hub_load_refuses_what_it_does_not_know(stand_in: StandIn, tmp_path: Path) -> None:
+    program = (
+        "import sys, torch\n"
+        "for arguments in ({'wieghts': 'x'}, {'weights': 'nonsense'}, {'pretrained': 'imagenet'}):\n"
+        "    try: torch.hub.load(sys.argv[1], 'shufflenet_v2_x0_5', source='local', **arguments)\n"
+        "    except Exception as error: print(type(error).__name__, str(error)[:60])"
+    )
+    result = run_python(program, str(stand_in.repository), cwd=tmp_path, env=stand_in.environment(tmp_path))
+    kinds = [line.split()[0] for line in result.stdout.splitlines()]
+    assert kinds == ["TypeError", "ValueError", "TypeError"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="ru_maxrss is POSIX")
+def test_peak_memory_of_a_cached_load(stand_in: StandIn, tmp_path: Path) -> None:
+    program = (
+        "import resource, sys, torch\n"
+        "arch, before = 'shufflenet_v2_x2_0', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "model = torch.hub.load(sys.argv[1], arch, pretrained=True, source='local', progress=False)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    environment = stand_in.environment(tmp_path)
+    grown = [run_python(program, str(stand_in.repository), cwd=tmp_path, env=environment).stdout for _ in range(2)][1]
+    size = len(stand_in.files["shufflenetv2_x2_0-8be3c8ee.pth"])
+    assert int(grown) * 1024 < 3 * size + 16e6  # kibibytes on Linux
