@@ -81,7 +81,7 @@ def read_ahead(
         pending.extend((path, pool.submit(transform, path)) for path in islice(upcoming, count))
 
     try:
-        submit(3 * batch_size)
+        submit(2 * batch_size)
         while pending:
             batch = [pending.popleft() for _ in range(min(batch_size, len(pending)))]
             results = [_result(future) for _, future in batch]
