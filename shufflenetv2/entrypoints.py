@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
+from . import __version__
 from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
 from .download import fetch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .prediction import Classifier
 
 DEFAULT_ARCH = "shufflenet_v2_x1_0"
+REPOSITORY = f"org/repo:v{__version__}"  # in the documentation's examples, which pin the release they describe
 
 _logger = logging.getLogger("shufflenetv2")
 
@@ -311,12 +313,12 @@ Raises:
 
 Example:
     >>> import torch
-    >>> model = torch.hub.load("org/repo", "{arch}", pretrained=True, trust_repo=True)
-    >>> preprocess = torch.hub.load("org/repo", "preprocess", "{arch}", trust_repo=True)
-    >>> categories = torch.hub.load("org/repo", "categories", "{arch}", trust_repo=True)
+    >>> model = torch.hub.load("{repo}", "{arch}", pretrained=True, trust_repo=True)
+    >>> preprocess = torch.hub.load("{repo}", "preprocess", "{arch}", trust_repo=True)
+    >>> categories = torch.hub.load("{repo}", "categories", "{arch}", trust_repo=True)
     >>> with torch.inference_mode():
     ...     probabilities = model(preprocess("images/cat.jpg")).softmax(1)
-    >>> categories[probabilities[0].argmax()]  # doctest: +SKIP
+    >>> label, probability = categories[probabilities[0].argmax()], probabilities[0].max()
 """
 
 
@@ -338,6 +340,7 @@ def _document(arch: str) -> str:
         mean=default.preprocess.mean,
         std=default.preprocess.std,
         arch=arch,
+        repo=REPOSITORY,
     )
 
 
@@ -403,9 +406,10 @@ Raises:
 
 Example:
     >>> import torch
-    >>> classify = torch.hub.load("org/repo", "classifier", trust_repo=True)
-    >>> classify("images/cat.jpg")[0].label  # doctest: +SKIP
-""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH)
+    >>> classify = torch.hub.load("{repo}", "classifier", trust_repo=True)
+    >>> best = classify("images/cat.jpg")[0]
+    >>> label, probability = best.label, best.probability
+""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH, repo=REPOSITORY)
 
 
 def preprocess(arch: str | None = None, weights: Any = "default", *, in_channels: int = 3) -> "PhotoTransform":
@@ -435,10 +439,10 @@ Raises:
 
 Example:
     >>> import torch
-    >>> preprocess = torch.hub.load("org/repo", "preprocess", "shufflenet_v2_x1_0", trust_repo=True)
+    >>> preprocess = torch.hub.load("{repo}", "preprocess", "shufflenet_v2_x1_0", trust_repo=True)
     >>> preprocess("images/cat.jpg").shape
     torch.Size([1, 3, 224, 224])
-""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH)
+""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH, repo=REPOSITORY)
 
 
 def categories(arch: str | None = None, weights: Any = "default") -> list[str]:
@@ -460,6 +464,6 @@ Raises:
 
 Example:
     >>> import torch
-    >>> torch.hub.load("org/repo", "categories", trust_repo=True)[281]
+    >>> torch.hub.load("{repo}", "categories", trust_repo=True)[281]
     'tabby'
-""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH)
+""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH, repo=REPOSITORY)

@@ -10,6 +10,8 @@ import pytest
 import torch
 from conftest import ARCHS, ROOT, StandIn, copy_repository, reference_model, run_python
 
+from shufflenetv2 import __version__
+
 SEVEN = [*ARCHS, "categories", "classifier", "preprocess"]
 
 
@@ -97,6 +99,20 @@ for name in torch.hub.list("org/repo:v1", trust_repo=True, verbose=False):
         check=True,
     )
     assert stripped.stdout == plain
+
+
+def test_every_example_of_the_documentation_runs(stand_in: StandIn, tmp_path: Path) -> None:
+    cached_by_hub(stand_in, tmp_path, f"v{__version__}")
+    program = """
+import doctest, sys, torch
+for name in torch.hub.list(sys.argv[1], trust_repo=True, verbose=False):
+    text = torch.hub.help(sys.argv[1], name, trust_repo=True)
+    results = doctest.DocTestRunner().run(doctest.DocTestParser().get_doctest(text, {}, name, name, 0))
+    print(name, results.failed, results.attempted >= 2)
+"""
+    environment = stand_in.environment(tmp_path)
+    result = run_python(program, f"org/repo:v{__version__}", cwd=ROOT, env=environment)
+    assert result.stdout == "".join(f"{name} 0 True\n" for name in sorted(SEVEN))
 
 
 def test_the_committed_archive_lists_and_loads(stand_in: StandIn, tmp_path: Path) -> None:
