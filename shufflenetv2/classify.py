@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch.hub
 
-from .entrypoints import resolve
 from .errors import ImageError
 from .folders import BATCH_SIZE, find_photos, read_ahead
 from .model import SPECS
 from .prediction import Classifier, Prediction
+from .sources import resolve
 
 
 def positive(text: str) -> int:

@@ -1,194 +1,24 @@
-"""What a user of ``torch.hub`` calls: four functions over one builder, and the photo side of each weights file.
+"""What a user of ``torch.hub`` calls: four functions over one builder, and the photo side of each weights file."""
 
-``build`` turns a name into a model: SPECS -> network -> manifest entry or checkpoint path -> verified bytes -> checked
-tensors -> the model asked for.
-"""
-
-import logging
 import os
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
 from . import __version__
-from . import checkpoint as checkpoints
-from .checkpoint import Checkpoint
-from .download import fetch
-from .errors import CheckpointError
-from .manifest import Entry, Preprocess, load_manifest, read_categories
-from .model import SPECS, ShuffleNetV2
+from .building import build
+from .manifest import load_manifest
+from .model import SPECS
+from .sources import DEFAULT_ARCH, default_entry, find_entry, is_path, resolve
 
 if TYPE_CHECKING:
     from .photos import PhotoTransform
     from .prediction import Classifier
 
-DEFAULT_ARCH = "shufflenet_v2_x1_0"
 REPOSITORY = f"org/repo:v{__version__}"  # in the documentation's examples, which pin the release they describe
 
-_logger = logging.getLogger("shufflenetv2")
-
 Weights = str | os.PathLike[str] | None  # torchvision's enum members are taken too, by their name
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where weights come from and all that belongs to them: a manifest entry, or a checked file of the user's own."""
-
-    arch: str
-    origin: Entry | Checkpoint
-
-    @property
-    def num_classes(self) -> int:
-        return self.origin.num_classes if isinstance(self.origin, Entry) else checkpoints.num_classes(self.origin)
-
-    @property
-    def in_channels(self) -> int:
-        return 3 if isinstance(self.origin, Entry) else checkpoints.in_channels(self.origin)
-
-    @property
-    def reference(self) -> tuple[str, str]:
-        """Arguments from which ``resolve`` finds the same source again, in any process."""
-        return self.arch, self.origin.name if isinstance(self.origin, Entry) else os.path.abspath(self.origin.where)
-
-    @cached_property
-    def entry(self) -> Entry | None:
-        """The manifest entry these weights are fed like; ``None`` for a checkpoint that describes itself."""
-        if isinstance(self.origin, Entry):
-            return self.origin
-        if self.origin.description:
-            return None
-        default = _default_entry(self.arch)
-        if self.num_classes not in (0, default.num_classes):
-            raise CheckpointError(
-                f"{self.origin.where} has {self.num_classes} classes and does not say which, nor how its photos were "
-                "preprocessed; write it with shufflenetv2.checkpoint.write_checkpoint, or with `shufflenetv2 train`"
-            )
-        _logger.warning("%s does not describe itself: treated like %s", self.origin.where, default)
-        return default
-
-    @property
-    def preprocess(self) -> Preprocess:
-        if isinstance(self.origin, Checkpoint) and self.origin.description:
-            return self.origin.description.preprocess
-        entry = self.entry
-        assert entry is not None
-        return entry.preprocess
-
-    @property
-    def categories(self) -> list[str]:
-        if isinstance(self.origin, Checkpoint) and self.origin.description:
-            return list(self.origin.description.categories)
-        entry = self.entry
-        assert entry is not None
-        return [category.label for category in read_categories(entry.categories)]
-
-    def read(self, progress: bool) -> Checkpoint:
-        """The tensors, from verified bytes where the manifest vouches for them."""
-        if isinstance(self.origin, Checkpoint):
-            return self.origin
-        return checkpoints.parse_checkpoint(fetch(self.origin, progress), f"{self.origin.file} ({self.origin})")
-
-
-def _default_entry(arch: str) -> Entry:
-    return next(entry for entry in load_manifest() if entry.arch == arch and entry.default)
-
-
-def _check_arch(arch: str | None) -> None:
-    if arch is not None and arch not in SPECS:
-        raise ValueError(f"there is no architecture {arch!r}; there are {', '.join(SPECS)}")
-
-
-def _is_path(weights: object) -> bool:
-    """A PathLike, or a string with a separator or a suffix; a plain name is never looked up on the disk."""
-    if isinstance(weights, os.PathLike):
-        return True
-    return isinstance(weights, str) and ("/" in weights or os.sep in weights or Path(weights).suffix != "")
-
-
-def _find_entry(arch: str | None, weights: object) -> Entry:
-    name = getattr(weights, "name", weights)
-    if not isinstance(name, str):
-        raise TypeError(
-            f"weights must be a name, a path or None, got {weights!r:.80} (a {type(weights).__name__}); "
-            "pretrained=True takes the default weights"
-        )
-    name = name.lower()
-    entries = [entry for entry in load_manifest() if arch in (None, entry.arch)]
-    if name == "default":
-        return _default_entry(arch or DEFAULT_ARCH)
-    matches = [entry for entry in entries if entry.name == name]
-    if not matches:
-        versions = [entry for entry in entries if entry.name.rpartition("_v")[0] == name]
-        newest = max((int(entry.name.rpartition("_v")[2]) for entry in versions), default=0)
-        matches = [entry for entry in versions if entry.name == f"{name}_v{newest}"]
-        if matches:
-            _logger.info("weights %r without a version: taking the newest, %s", name, matches[0].name)
-    if not matches:
-        known = ", ".join(str(entry) if arch is None else entry.name for entry in entries)
-        raise ValueError(
-            f"there are no weights {name!r:.80} for {arch or 'any architecture'}; there are: {known}. "
-            "A checkpoint of your own is given as a path, with a separator or a suffix (./mine.pth)"
-        )
-    if len(matches) == 1:
-        return matches[0]
-    for entry in matches:
-        if entry.arch == DEFAULT_ARCH:
-            return entry
-    raise ValueError(f"several architectures have weights {name!r}: {', '.join(map(str, matches))}; say which arch")
-
-
-def read_own(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a user's own checkpoint, which no hash vouches for.
-
-    Raises:
-        CheckpointError: it cannot be read, or is no checkpoint of this network.
-    """
-    _refuse_old_torch(path)
-    try:
-        data = Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
-    _logger.info("%s is not in the manifest: its bytes were not verified", os.fspath(path))
-    return checkpoints.parse_checkpoint(data, os.fspath(path))
-
-
-def _refuse_old_torch(path: str | os.PathLike[str]) -> None:
-    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
-    if (major, minor) < (2, 6):
-        raise CheckpointError(
-            f"{os.fspath(path)} is refused: torch {torch.__version__} cannot load an unverified file safely "
-            "(CVE-2025-32434); upgrade to torch 2.6 or later"
-        )
-
-
-def resolve(arch: str | None, weights: object) -> Source:
-    """Find what ``weights`` names: an entry of the manifest, or a checkpoint file.
-
-    Args:
-        arch: restricts the search; ``None`` takes the architecture of what is found.
-        weights: an entry's name in any case, with or without its version; ``"default"``; an object with a ``.name``; or
-            a path.
-
-    Raises:
-        ValueError: there is no such architecture or entry; the message lists what there is.
-        CheckpointError: the file cannot be used, or belongs to another architecture.
-    """
-    _check_arch(arch)
-    if not _is_path(weights):
-        entry = _find_entry(arch, weights)
-        return Source(entry.arch, entry)
-    assert isinstance(weights, (str, os.PathLike))
-    checkpoint = read_own(weights)
-    found = checkpoints.arch_of(checkpoint)
-    if found is None:
-        raise CheckpointError(f"{checkpoint.where} has none of the architectures {', '.join(SPECS)}")
-    if arch is not None and found != arch:
-        raise CheckpointError(f"{checkpoint.where} holds {found}, not {arch}; load it with {found}(weights=...)")
-    return Source(found, checkpoint)
 
 
 def _named_weights(arch: str, pretrained: object, weights: object) -> object:
@@ -197,72 +27,12 @@ def _named_weights(arch: str, pretrained: object, weights: object) -> object:
         raise TypeError(f"pretrained is True or False, got {pretrained!r:.80}; name weights with weights=...")
     if not pretrained:
         return weights
-    if weights is not None and (_is_path(weights) or not _find_entry(arch, weights).default):
+    if weights is not None and (is_path(weights) or not find_entry(arch, weights).default):
         raise ValueError(
-            f"pretrained=True means the default weights, {_default_entry(arch).name}, but weights={weights!r:.80} was "
+            f"pretrained=True means the default weights, {default_entry(arch).name}, but weights={weights!r:.80} was "
             "given too; leave one out"
         )
     return "default"
-
-
-def build(
-    arch: str,
-    source: Source | None,
-    *,
-    progress: bool = True,
-    num_classes: int | None = None,
-    in_channels: int | None = None,
-    deploy: bool = False,
-) -> nn.Module:
-    """Build ``arch``, load ``source`` into it where there is one, and adapt both ends to what was asked for.
-
-    ``in_channels=None`` takes the channels of the weights, or 3. See ``shufflenet_v2_x1_0`` for the rest.
-    """
-    if source is None:
-        model = ShuffleNetV2(SPECS[arch], 1000 if num_classes is None else num_classes, in_channels or 3)
-    else:
-        checkpoint = source.read(progress)
-        with torch.device("meta"):
-            model = ShuffleNetV2(SPECS[arch], source.num_classes, source.in_channels)
-        checkpoints.load(model, checkpoint)
-        _adapt_input(model, model.in_channels if in_channels is None else in_channels)
-        _adapt_head(model, source.num_classes if num_classes is None else num_classes)
-        model.eval()
-    if deploy:
-        from .folding import deploy as fold
-
-        return fold(model.eval())
-    return model
-
-
-def _adapt_input(model: ShuffleNetV2, in_channels: int) -> None:
-    """Grey input sums the kernel over RGB; other counts repeat it and keep the response's magnitude."""
-    if in_channels == model.in_channels:
-        return
-    if in_channels < 1:
-        raise ValueError(f"in_channels must be at least 1, got {in_channels}")
-    weight = model.state_dict()["conv1.0.weight"]
-    if in_channels == 1:
-        weight = weight.sum(1, keepdim=True)
-    else:
-        copies = -(-in_channels // model.in_channels)
-        weight = weight.repeat(1, copies, 1, 1)[:, :in_channels] * (model.in_channels / in_channels)
-    with torch.device("meta"):
-        convolution = nn.Conv2d(in_channels, model.spec.stem_channels, 3, stride=2, padding=1, bias=False)
-    convolution.weight = nn.Parameter(weight)
-    model.conv1[0] = convolution
-    _logger.info("the first convolution was adapted from %d to %d channels", model.in_channels, in_channels)
-    model.in_channels = in_channels
-
-
-def _adapt_head(model: ShuffleNetV2, num_classes: int) -> None:
-    if num_classes == model.num_classes:
-        return
-    if num_classes < 0:
-        raise ValueError(f"num_classes must be at least 0, got {num_classes}")
-    model.fc = nn.Linear(model.spec.head_channels, num_classes) if num_classes else nn.Identity()
-    _logger.info("the classifier of %d classes was replaced by a new one of %d", model.num_classes, num_classes)
-    model.num_classes = num_classes
 
 
 class EntryPoint(Protocol):
@@ -324,7 +94,7 @@ Example:
 
 def _document(arch: str) -> str:
     entries = [entry for entry in load_manifest() if entry.arch == arch]
-    default = _default_entry(arch)
+    default = default_entry(arch)
     table = "\n".join(
         f"        {entry.name}: top-1 {entry.metrics.acc1:.2f} %, top-5 {entry.metrics.acc5:.2f} % on "
         f"{entry.metrics.dataset}, {entry.num_classes} classes, {entry.size / 1e6:.1f} MB"

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import entrypoints
+from .building import build
 from .photos import Photo, PhotoTransform
 from .reloading import hub_call, made_by_hub
+from .sources import Source, resolve
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Classifier:
 
     def __init__(
         self,
-        source: "entrypoints.Source",
+        source: Source,
         *,
         top: int = 5,
         device: str | torch.device | None = None,
@@ -48,7 +49,7 @@ class Classifier:
         self.device = torch.device(device)
         self.deploy = deploy
         self.categories = source.categories
-        self.model = entrypoints.build(source.arch, source, progress=progress, deploy=deploy).to(self.device)
+        self.model = build(source.arch, source, progress=progress, deploy=deploy).to(self.device)
         self.transform = PhotoTransform(source.preprocess, source.in_channels, source.reference)
 
     def __repr__(self) -> str:
@@ -90,4 +91,4 @@ class Classifier:
 
 
 def _rebuild(reference: tuple[str, str], kwargs: dict[str, Any]) -> Classifier:
-    return Classifier(entrypoints.resolve(*reference), **kwargs)
+    return Classifier(resolve(*reference), **kwargs)

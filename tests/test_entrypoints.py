@@ -10,7 +10,7 @@ import torch
 from conftest import ARCHS, StandIn, checkpoint_bytes, reference_model
 from torch import nn
 
-from shufflenetv2 import entrypoints, manifest
+from shufflenetv2 import entrypoints, manifest, sources
 from shufflenetv2.checkpoint import Description, write_checkpoint
 from shufflenetv2.errors import CheckpointError
 from shufflenetv2.manifest import Metrics, load_manifest, read_categories
@@ -25,7 +25,7 @@ def stand_in_manifest(
 ) -> None:
     """The stand-in's manifest instead of ours, and its mirror; the cache is shared by this file's tests."""
     entries = manifest.parse_manifest((stand_in.repository / "weights.json").read_text())
-    monkeypatch.setattr(entrypoints, "load_manifest", lambda: entries)
+    monkeypatch.setattr(sources, "load_manifest", lambda: entries)
     monkeypatch.setenv("SHUFFLENETV2_MIRROR", stand_in.mirror)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp() / "entrypoints-home"))
 
@@ -238,10 +238,10 @@ def test_classifier_equals_the_steps_by_hand() -> None:
 
 
 def test_classifier_chooses_the_architecture() -> None:
-    assert entrypoints.resolve(None, "default").arch == "shufflenet_v2_x1_0"
-    assert entrypoints.resolve(None, "imagenet1k").arch == "shufflenet_v2_x1_0"
+    assert sources.resolve(None, "default").arch == "shufflenet_v2_x1_0"
+    assert sources.resolve(None, "imagenet1k").arch == "shufflenet_v2_x1_0"
     with pytest.raises(ValueError, match="there is no architecture 'resnet18'"):
-        entrypoints.resolve("resnet18", "default")
+        sources.resolve("resnet18", "default")
     with pytest.raises(ValueError, match="top must be"):
         entrypoints.classifier(top=0)
 
