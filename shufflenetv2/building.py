@@ -26,7 +26,8 @@ def build(
     ``in_channels=None`` takes the channels of the weights, or 3. See ``shufflenet_v2_x1_0`` for the rest.
     """
     if source is None:
-        model = ShuffleNetV2(SPECS[arch], 1000 if num_classes is None else num_classes, in_channels or 3)
+        channels = 3 if in_channels is None else in_channels
+        model = ShuffleNetV2(SPECS[arch], 1000 if num_classes is None else num_classes, channels)
     else:
         checkpoint = source.read(progress)
         with torch.device("meta"):

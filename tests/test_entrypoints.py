@@ -104,6 +104,8 @@ def test_weights_without_a_version_are_logged(caplog: pytest.LogCaptureFixture) 
         ({"weights": "./missing.pth"}, CheckpointError, "cannot be read"),
         ({"pretrained": True, "num_classes": -1}, ValueError, "num_classes"),
         ({"pretrained": True, "in_channels": 0}, ValueError, "in_channels"),
+        ({"in_channels": 0}, ValueError, "in_channels"),
+        ({"num_classes": -1, "deploy": True}, ValueError, "num_classes"),
         ({"nonsense": 1}, TypeError, "nonsense"),
     ],
     ids=str,
