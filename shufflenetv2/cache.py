@@ -13,11 +13,11 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import torch.hub
 
 from .errors import CacheError, IntegrityError
+from .files import NotRegularError, read_regular
 from .integrity import difference
 from .manifest import Entry
 
@@ -26,8 +26,6 @@ REPLACE_TRIES = 5  # on Windows the target cannot be replaced while another proc
 REPLACE_SECONDS = 0.05  # before the second try; doubled each time
 
 _TEMPORARY = re.compile(r"\.[A-Za-z0-9._-]+\.[0-9a-f]{32}\.shufflenetv2-partial")
-# Non-blocking: opening a FIFO must not wait for a writer. O_BINARY, O_NONBLOCK and O_DIRECTORY are not everywhere.
-_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -53,29 +51,17 @@ def read_verified(path: Path, entry: Entry) -> bytes:
         CacheError: it cannot be read.
     """
     try:
-        with _open_regular(path, entry) as file:
-            size = os.fstat(file.fileno()).st_size
-            # A file of another size is not read at all, and one that grows meanwhile no further than one byte.
-            data = file.read(entry.size + 1) if size == entry.size else None
+        data = read_regular(path, entry.size)
+    except NotRegularError as error:
+        raise IntegrityError(f"{path} {error}: the weights {entry}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(errno.ENOENT, "no such file in the weights cache", str(path)) from error
     except OSError as error:
         raise CacheError(f"{path} cannot be read: {error.strerror or error}") from error
-    problem = f"expected {entry.size} bytes, got {size}" if data is None else difference(data, entry)
-    if data is None or problem:
+    problem = difference(data, entry)
+    if problem:
         raise IntegrityError(f"{path} is not the file of {entry}: {problem}")
     return data
-
-
-def _open_regular(path: Path, entry: Entry) -> BinaryIO:
-    descriptor = os.open(path, _READ)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise IntegrityError(f"{path} is not a regular file; expected the weights {entry}")
-        return open(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
 
 
 def write_verified(path: Path, data: bytes, entry: Entry) -> None:

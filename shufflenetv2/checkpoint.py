@@ -90,7 +90,7 @@ def parse_description(raw: Mapping[str, Any], where: str) -> Description:
             in_channels=in_channels,
             categories=tuple(label(each, where) for each in categories),
             preprocess=parse_preprocess(take(raw, "preprocess", dict, where), where),
-            metrics=parse_metrics(raw["metrics"], where) if isinstance(raw.get("metrics"), dict) else None,
+            metrics=None if raw.get("metrics") is None else parse_metrics(take(raw, "metrics", dict, where), where),
         )
     except ManifestError as error:
         raise CheckpointError(str(error)) from error
@@ -126,11 +126,20 @@ def load_plain(data: bytes, where: str) -> Any:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load fails with a dozen unrelated types on damaged files
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{where} cannot be loaded as a checkpoint ({type(error).__name__}: {reason}). It must be written by "
-            "torch.save(model.state_dict(), ...) and hold tensors and plain types only"
+            f"{where} cannot be loaded as a checkpoint ({type(error).__name__}: {_reason(error)}). It must be written "
+            "by torch.save(model.state_dict(), ...) and hold tensors and plain types only"
         ) from error
+
+
+_ADVICE = ("Weights only load failed", "(1)", "(2)", "Please file an issue", "Check the documentation")
+
+
+def _reason(error: Exception) -> str:
+    """What torch says is wrong, without its advice to load the file unsafely; printable, for it may quote the file."""
+    lines = (line.strip().removeprefix("WeightsUnpickler error: ") for line in str(error).splitlines())
+    reasons = [line.partition(". Please")[0] for line in lines if line and not line.startswith(_ADVICE)]
+    return "".join(each if each.isprintable() else "?" for each in (reasons or ["no reason given"])[0])[:200]
 
 
 def parse_checkpoint(data: bytes, where: str) -> Checkpoint:
@@ -155,10 +164,14 @@ def parse_checkpoint(data: bytes, where: str) -> Checkpoint:
             raise CheckpointError(f"{where} has no state dict under 'state_dict'; write it with write_checkpoint")
     _explain_foreign(content, where)
     checkpoint = Checkpoint(dict(content), description, where)
-    if description and len(description.categories) != num_classes(checkpoint):
-        raise CheckpointError(
-            f"{where} names {len(description.categories)} categories, but its classifier has {num_classes(checkpoint)}"
-        )
+    if description:
+        says = (len(description.categories), description.in_channels)
+        has = (num_classes(checkpoint), in_channels(checkpoint))
+        if says != has:
+            raise CheckpointError(
+                f"{where} describes {says[0]} categories and {says[1]} channels, but its tensors are for {has[0]} and "
+                f"{has[1]}; write it with write_checkpoint"
+            )
     return checkpoint
 
 
@@ -233,19 +246,24 @@ def load(model: ShuffleNetV2, checkpoint: Checkpoint) -> None:
         if key not in expected:
             raise CheckpointError(f"{checkpoint.where} has a tensor {key!r}, which this network does not have")
     for key, tensor in given.items():
-        _check_tensor(key, tensor, expected[key], checkpoint.where)
+        _check_kind(key, tensor, expected[key], checkpoint.where)
 
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    ready = {key: tensor.to(device, dtype if tensor.is_floating_point() else None) for key, tensor in given.items()}
+    ready = {}
+    for key, tensor in given.items():
+        # Detached: a file may hold Parameters, which load_state_dict would refuse as buffers, half way through.
+        tensor = tensor.detach().contiguous()
+        ready[key] = tensor.to(device, dtype if tensor.is_floating_point() else None)
+        _check_values(key, ready[key], checkpoint.where)
     if without_counters:
         ready |= {key: torch.zeros((), dtype=torch.int64, device=device) for key in counters}
     model.load_state_dict(ready, strict=True, assign=True)
 
 
-def _check_tensor(key: str, tensor: object, expected: Tensor, where: str) -> None:
+def _check_kind(key: str, tensor: object, expected: Tensor, where: str) -> None:
     if not isinstance(tensor, Tensor):
         raise CheckpointError(f"{where}: {key!r} must be a tensor, got a {type(tensor).__name__}")
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+    if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
         raise CheckpointError(f"{where}: {key!r} must be a dense tensor with data, got {_kind(tensor)}")
     wanted = FLOATING if expected.is_floating_point() else (torch.int64,)
     if tensor.dtype not in wanted:
@@ -253,9 +271,13 @@ def _check_tensor(key: str, tensor: object, expected: Tensor, where: str) -> Non
         raise CheckpointError(f"{where}: {key!r} must have one of the dtypes {names}, got {tensor.dtype}")
     if tensor.shape != expected.shape:
         raise CheckpointError(f"{where}: {key!r} must have shape {list(expected.shape)}, got {list(tensor.shape)}")
+
+
+def _check_values(key: str, tensor: Tensor, where: str) -> None:
+    """After the cast: a finite float64 can be infinite as a float32."""
     least, greatest = _extrema(tensor)
     if not (math.isfinite(least) and math.isfinite(greatest)):
-        raise CheckpointError(f"{where}: {key!r} holds values that are not finite (NaN or infinity)")
+        raise CheckpointError(f"{where}: {key!r} holds values that are not finite in {tensor.dtype} (NaN or infinity)")
     if key.endswith("running_var") and least < 0:
         raise CheckpointError(f"{where}: {key!r} holds a negative variance, {least}")
 
@@ -271,6 +293,8 @@ def _extrema(tensor: Tensor) -> tuple[float, float]:
 
 
 def _kind(tensor: Tensor) -> str:
+    if tensor.is_nested:
+        return "a nested tensor"
     if tensor.is_meta:
         return "a tensor on the meta device"
     return "a quantized tensor" if tensor.is_quantized else f"the layout {tensor.layout}"

@@ -21,7 +21,7 @@ MAX_SIDE = 2048  # pixels, for resize and crop: a checkpoint's own description m
 MAX_LABEL = 200  # characters
 
 _T = TypeVar("_T")
-_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,198}(?<!\.)")  # Windows drops a dot at the end
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _WEIGHTS_NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*_v[0-9]+")
 
@@ -141,7 +141,8 @@ def parse_metrics(raw: Mapping[str, Any], where: str) -> Metrics:
     where = f"{where}, metrics"
     top1, top5 = (take(raw, key, float, where) for key in ("acc@1", "acc@5"))
     _require(0 <= top1 <= top5 <= 100, where, "acc@1", "at least 0 and at most acc@5, both percentages", (top1, top5))
-    return Metrics(label(take(raw, "dataset", str, where), where), top1, top5, take(raw, "measured_by", str, where))
+    dataset, measured_by = (label(take(raw, key, str, where), where) for key in ("dataset", "measured_by"))
+    return Metrics(dataset, top1, top5, measured_by)
 
 
 def label(text: str, where: str) -> str:
@@ -153,9 +154,17 @@ def label(text: str, where: str) -> str:
 
 def _parse_urls(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:
     urls = take(raw, "urls", list, where)
-    secure = all(isinstance(url, str) and urlsplit(url).scheme == "https" and urlsplit(url).hostname for url in urls)
+    secure = all(isinstance(url, str) and _is_https(url) for url in urls)
     _require(bool(urls) and secure, where, "urls", "a list of https addresses", urls)
     return tuple(urls)
+
+
+def _is_https(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # unbalanced brackets
+        return False
+    return parts.scheme == "https" and bool(parts.hostname) and url.isprintable() and " " not in url
 
 
 def _parse_entry(raw: object, where: str) -> Entry:
@@ -221,7 +230,9 @@ def parse_manifest(text: str) -> tuple[Entry, ...]:
     """
     try:
         raw = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except ManifestError:
+        raise
+    except (ValueError, RecursionError) as error:  # also a number of more than 4300 digits
         raise ManifestError(f"weights.json is not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise ManifestError(f"weights.json must hold an object, got a {type(raw).__name__}")

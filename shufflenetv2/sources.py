@@ -12,10 +12,12 @@ from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
 from .download import fetch
 from .errors import CheckpointError
+from .files import read_regular
 from .manifest import Entry, Preprocess, load_manifest, read_categories
 from .model import SPECS
 
 DEFAULT_ARCH = "shufflenet_v2_x1_0"
+MAX_BYTES = 1_000_000_000  # of a checkpoint file of the user's own; the widest network in float64 has 60 MB
 
 _logger = logging.getLogger("shufflenetv2")
 
@@ -134,12 +136,15 @@ def read_own(path: str | os.PathLike[str]) -> Checkpoint:
         CheckpointError: it cannot be read, or is no checkpoint of this network.
     """
     _refuse_old_torch(path)
+    where = os.fspath(path)
     try:
-        data = Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
-    _logger.info("%s is not in the manifest: its bytes were not verified", os.fspath(path))
-    return checkpoints.parse_checkpoint(data, os.fspath(path))
+        data = read_regular(Path(path).expanduser(), MAX_BYTES)
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path; a ~user who does not exist
+        raise CheckpointError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > MAX_BYTES:
+        raise CheckpointError(f"{where} is larger than {MAX_BYTES:,} bytes: no checkpoint of this network is")
+    _logger.info("%s is not in the manifest: its bytes were not verified", where)
+    return checkpoints.parse_checkpoint(data, where)
 
 
 def _refuse_old_torch(path: str | os.PathLike[str]) -> None:

@@ -425,11 +425,11 @@ def put_fifo(path: Path) -> None:
                      marks=fault(28, "cached file empty", "fetched anew; offline: IntegrityError names it")),
         pytest.param(put_file(BODY[:70_000]), "expected 100000 bytes, got 70000", id="cut",
                      marks=fault(28, "cached file cut", "fetched anew; offline: IntegrityError names it")),
-        pytest.param(put_file(BODY + b"x"), "expected 100000 bytes, got 100001", id="longer",
+        pytest.param(put_file(BODY + b"x"), "expected 100000 bytes, got more", id="longer",
                      marks=fault(28, "cached file too long", "fetched anew; offline: IntegrityError names it")),
-        pytest.param(put_fifo, "is not a regular file", id="fifo",
+        pytest.param(put_fifo, "is a pipe, a socket or a device", id="fifo",
                      marks=fault(29, "target is a FIFO", "never waited for; replaced; offline: IntegrityError")),
-        pytest.param(put_link_to_a_device, "is not a regular file", id="device",
+        pytest.param(put_link_to_a_device, "is a pipe, a socket or a device", id="device",
                      marks=fault(29, "target is a device", "never read; replaced; offline: IntegrityError")),
     ],
 )  # fmt: skip
@@ -472,12 +472,12 @@ def test_a_directory_in_the_cache(
 ) -> None:
     cache_path(entry).mkdir(parents=True)
     assert fetch(entry, progress=False) == BODY
-    assert "is not a regular file" in warnings(caplog)[0]
+    assert "is a directory" in warnings(caplog)[0]
     assert "could not be written" in warnings(caplog)[1]
     with pytest.raises(CacheError, match=os.strerror(errno.EISDIR)):
         fetch_to_cache(entry, progress=False)
     monkeypatch.setenv("SHUFFLENETV2_OFFLINE", "1")
-    with pytest.raises(IntegrityError, match="is not a regular file"):
+    with pytest.raises(IntegrityError, match="is a directory"):
         fetch(entry)
     assert listing(cache_path(entry).parent) == ["weights.pth"]
     assert cache_path(entry).is_dir()
