@@ -7,10 +7,8 @@ wrong with a photo is an ``ImageError``; nothing is decoded before its size is k
 
 import io
 import os
-import stat
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import ImageError
+from .files import NotRegularError, read_regular
 from .manifest import Preprocess
 from .reloading import hub_call, made_by_hub
+from .structure import excess, webp_size
 
 try:
     from PIL import Image, UnidentifiedImageError
@@ -66,12 +66,12 @@ def open_photo(photo: str | os.PathLike[str] | bytes | Image.Image, name: str | 
     try:
         if isinstance(photo, Image.Image):
             image = photo
-            _check_size(image, name)
         else:
-            data = photo if isinstance(photo, bytes) else _read(photo, name)
-            image = _open(data, name)
+            image = _open(photo if isinstance(photo, bytes) else _read(photo, name), name)
             image.load()
-        return _to_rgb(_upright(image))
+        _check_size(image.size, name)  # again: the first frame of a GIF may be larger than its header says
+        image = _upright(image)  # one name for every stage, so that no two of them stay in memory
+        return _to_rgb(image)
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen unrelated types on damaged files
@@ -88,19 +88,13 @@ def _name(photo: object) -> str:
 
 
 def _read(path: str | os.PathLike[str], name: str) -> bytes:
-    # Non-blocking, so that a FIFO without a writer cannot hang us before we see that it is one.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(Path(path), flags)
+        return read_regular(path, MAX_BYTES)
+    except NotRegularError as error:
+        raise ImageError(f"{name} {error}") from error
     except (OSError, ValueError) as error:
         hint = "; download it first" if "://" in name else ""
         raise ImageError(f"{name} cannot be opened: {getattr(error, 'strerror', None) or error}{hint}") from error
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-            raise ImageError(f"{name} is {kind}, expected a regular file")
-        return file.read(MAX_BYTES + 1)  # one more than is allowed: _open sees the excess, even in a growing file
 
 
 def _open(data: bytes, name: str) -> Image.Image:
@@ -111,21 +105,28 @@ def _open(data: bytes, name: str) -> Image.Image:
         raise ImageError(
             f"{name} is larger than the {MAX_BYTES:,} bytes allowed; raise shufflenetv2.photos.MAX_BYTES to read it"
         )
+    problem = excess(data)
+    if problem:
+        raise ImageError(f"{name} has {problem}: it would cost far more time than its picture; save it anew")
+    _check_size(webp_size(data) or (1, 1), name)  # its decoder allocates all of it when it is opened
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} has far more than the {MAX_PIXELS:,} pixels allowed ({error})") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(
+            f"{name} has far more than the {MAX_PIXELS:,} pixels allowed ({error}); make it smaller, or raise "
+            "shufflenetv2.photos.MAX_PIXELS and PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
     except UnidentifiedImageError as error:
         begins = data[:12]
         raise ImageError(
             f"{name} is no image of a known format ({', '.join(FORMATS)}); it begins with {begins!r}"
         ) from error
-    _check_size(image, name)
+    _check_size(image.size, name)
     return image
 
 
-def _check_size(image: Image.Image, name: str) -> None:
-    width, height = image.size
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
     if width < 1 or height < 1:
         raise ImageError(f"{name} is {width}x{height} pixels: it holds no picture")
     if width * height > MAX_PIXELS:
@@ -148,14 +149,23 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode == "F":
         raise ImageError("its mode is 'F' (floating-point), whose range is unknown; convert it to 'L' or 'RGB' first")
-    if image.mode.startswith("I"):  # 16-bit grey; convert() alone would clip everything above 255 to white
-        image = image.convert("I").point(lambda value: value * (255 / 65535) + 0.5).convert("L")
+    if image.mode.startswith("I"):
+        image = _to_8_bits(image)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         opaque = Image.new("RGB", image.size, "white")
-        opaque.paste(image, mask=image.getchannel("A"))
+        opaque.paste(image, mask=image)  # its alpha channel is meant
         return opaque
     return image.convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey, scaled; ``convert`` alone would clip everything above 255 to white."""
+    transparent = image.info.get("transparency")
+    image = image.convert("I").point(lambda value: value * (255 / 65535) + 0.5).convert("L")
+    if isinstance(transparent, int):  # the grey value that is seen through, now with its neighbours of the same 8 bits
+        image.info["transparency"] = int(transparent * (255 / 65535) + 0.5)
+    return image
 
 
 def _resized(width: int, height: int, shorter: int) -> tuple[int, int]:
