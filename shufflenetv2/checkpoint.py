@@ -252,9 +252,9 @@ def load(model: ShuffleNetV2, checkpoint: Checkpoint) -> None:
     ready = {}
     for key, tensor in given.items():
         # Detached: a file may hold Parameters, which load_state_dict would refuse as buffers, half way through.
-        tensor = tensor.detach().contiguous()
-        ready[key] = tensor.to(device, dtype if tensor.is_floating_point() else None)
-        _check_values(key, ready[key], checkpoint.where)
+        cast = tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        _check_values(key, cast, checkpoint.where)
+        ready[key] = cast.to(device)
     if without_counters:
         ready |= {key: torch.zeros((), dtype=torch.int64, device=device) for key in counters}
     model.load_state_dict(ready, strict=True, assign=True)

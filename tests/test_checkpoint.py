@@ -141,6 +141,8 @@ SPOILT = [
 ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")  # by torch, for quantized tensors
 @pytest.mark.filterwarnings("ignore:.*quantize_per_tensor.* are deprecated:UserWarning")  # still loadable, though
 @pytest.mark.parametrize(
     ("spoil", "message"),
