@@ -189,7 +189,30 @@ def test_a_cache_path_that_is_a_file(entry: Entry, home: Path, caplog: pytest.Lo
     assert home.read_text() == "not a directory"
 
 
+HOMELESS = """
+import os, sys
+from shufflenetv2.manifest import Entry, Metrics, Preprocess
+from shufflenetv2 import fetching  # as root, who can read it
+from shufflenetv2.download import fetch
+for name in ("HOME", "TORCH_HOME", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+os.chdir({place!r})
+os.setuid({unknown})
+print(os.path.expanduser("~"), len(fetch({entry!r}, progress=False)), os.listdir())
+"""
+
+
+@needs_root
 @fault(22, "HOME unset, user unknown", HOME_LIKE_BEFORE + "; no directory called ~ is made")
+def test_a_user_without_a_home(entry: Entry, as_nobody: Callable[[], None]) -> None:
+    place = Path(os.environ["TORCH_HOME"])
+    place.chmod(0o777)
+    ran = run(HOMELESS.format(place=str(place), unknown=54_321, entry=entry))
+    assert ran.stdout == "~ 100000 ['ca.pem']\n"
+    assert ran.stderr.count("no home directory is known") == 1
+
+
+@fault(22, "HOME unset, user unknown", HOME_LIKE_BEFORE, evidence="order observed")
 def test_no_home(
     entry: Entry, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

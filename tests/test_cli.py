@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, StandIn
+from fault_rows import fault
 
 from shufflenetv2 import __main__ as cli
 from shufflenetv2 import __version__, manifest, weights
@@ -53,6 +54,7 @@ def test_calls_that_cannot_be_understood(arguments: list[str], hint: str, capsys
     assert hint in capsys.readouterr().err
 
 
+@fault(38, "a bad photo among those to classify", "the rest goes on, its row is marked, exit status 1")
 def test_classify_a_folder_in_order_with_a_bad_file(stand_in: StandIn, home: Path, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / ".hidden").mkdir()

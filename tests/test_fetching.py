@@ -6,9 +6,13 @@ The time limits are set short here; the servers are real and really misbehave.
 import base64
 import gzip
 import hashlib
+import os
 import random
+import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +25,7 @@ import pytest
 import requests
 import torch.hub
 import trustme
+from conftest import ROOT
 from fault_rows import fault
 from fault_server import (
     Exchange,
@@ -358,7 +363,49 @@ def test_a_slow_phase_after_connecting(phase: str, handler: Handler, message: st
     assert time.monotonic() - started < 5
 
 
+NAMELESS = """
+import socket, subprocess, sys, time
+subprocess.run(["mount", "--bind", sys.argv[1], "/etc/resolv.conf"], check=True)
+from shufflenetv2.manifest import Entry, Metrics, Preprocess
+from shufflenetv2 import fetching
+from shufflenetv2.download import fetch
+fetching.PROGRESS_SECONDS = 0.5
+started = time.monotonic()
+try:
+    fetch({entry!r})
+except OSError as error:
+    print(time.monotonic() - started < 1.5, error)
+"""
+
+
 @fault(42, "name lookup that hangs", "progress timeout; the next mirror")
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root")
+def test_a_name_server_that_never_answers(make_entry: MakeEntry, tmp_path: Path) -> None:
+    """In a mount namespace of its own, where /etc/resolv.conf leads to a silent name server."""
+    if not shutil.which("unshare"):
+        pytest.skip("needs unshare")
+    configuration = tmp_path / "resolv.conf"
+    configuration.write_text("nameserver 127.0.0.9\n")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as name_server:
+        try:
+            name_server.bind(("127.0.0.9", 53))
+        except OSError as error:
+            pytest.skip(f"needs port 53: {error}")
+        entry = make_entry(BODY, "https://slow.example/weights.pth")
+        ran = subprocess.run(
+            ["unshare", "--mount", sys.executable, "-c", NAMELESS.format(entry=entry), str(configuration)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        if "Operation not permitted" in ran.stderr or "unshare failed" in ran.stderr:
+            pytest.skip(f"needs the right to mount: {ran.stderr.strip()}")
+        name_server.settimeout(1)
+        assert b"\x04slow\x07example" in name_server.recv(2000)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("True weights.pth")
+    assert "no progress for 0.5 s (no connection yet)" in ran.stdout
+
+
+@fault(42, "name lookup that hangs", "progress timeout; the next mirror", evidence="order observed")
 def test_a_name_that_is_never_found(make_entry: MakeEntry, tls, monkeypatch: pytest.MonkeyPatch) -> None:
     lookup, hung, release = socket.getaddrinfo, [], threading.Event()
 
@@ -408,7 +455,7 @@ def test_a_connection_that_never_comes_about(black_hole: tuple[str, int], make_e
         assert fetch(make_entry(BODY, hole, good.url())) == BODY
 
 
-@fault(35, "dead IPv6", "the next address is tried within the same attempt")
+@fault(35, "dead IPv6 (a first address that never answers)", "the next address is tried within the same attempt")
 def test_a_dead_first_address(
     black_hole: tuple[str, int], make_entry: MakeEntry, tls, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,7 +107,7 @@ def test_a_cut_image(format: str, part: float) -> None:
         open_photo(data[: int(part * len(data))], name="cut")
 
 
-@fault(38, "a bad photo in a folder", "the batch goes on and the row is marked; `classify` ends with exit status 1")
+@fault(38, "a bad photo in a batch", "the batch goes on, its row is marked")
 def test_the_batch_goes_on(tmp_path: Path) -> None:
     paths = [tmp_path / f"{index}.jpg" for index in range(5)]
     for path in paths:
