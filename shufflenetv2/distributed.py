@@ -1,0 +1,65 @@
+"""One process or several under ``torchrun``: the few questions that ``evaluate`` and ``train`` ask."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that work together; ``rank`` of ``size``."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes and reports."""
+        return self.rank == 0
+
+    def add(self, values: Tensor) -> Tensor:
+        """The sum of ``values`` over all processes."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def copy_from_leader(self, values: Tensor) -> None:
+        """Overwrite ``values`` with those of the process that leads."""
+        if self.size > 1:
+            dist.broadcast(values, 0)
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def join(device: str | None = None) -> Iterator[Group]:
+    """Join the processes that ``torchrun`` started, or be alone.
+
+    Args:
+        device: ``None`` is the process's own CUDA device if there is one, else the CPU.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", local_rank)
+    if not dist.is_torchelastic_launched():
+        yield Group(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size(), chosen)
+    finally:
+        dist.destroy_process_group()
