@@ -8,19 +8,26 @@ Two rewritings, both exact up to rounding:
   concatenates its pieces in whatever order they come, and its weights are permuted to that order. A channel moves once
   in a stage instead of at every unit.
 
-The ReLU of the stem follows the max-pool, where it has a quarter of the elements; the two commute. Weights are kept
+The ReLU of the stem follows the max-pool, where it has a quarter of the elements; the two commute. The bias of a
+depthwise convolution moves through the 1x1 convolution that follows it into that one's bias. Weights are kept
 channels-last, so that the first convolution converts the images and everything after it stays in that layout.
 
 Credit for deployment as a function from model to new model: RepVGG (github.com/DingXiaoH/RepVGG, MIT).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .model import DownsamplingUnit, ShuffleNetV2, Spec, Unit
+
+# A larger batch goes through the network in pieces of about this many pixels, on the CPU. The allocator gives large
+# blocks back to the system and gets them anew, page by page, which costs half as much again as the computation.
+PIXELS_AT_ONCE = 16 * 224 * 224
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,71 @@ def deliver(output: Tensor, sizes: list[int], readers: list[int], inboxes: list[
         inboxes[reader].append(piece)
 
 
+# torch.jit's functions are public, but not listed for type checkers. TorchScript leaves a branch uncompiled only where
+# an else separates it from `if torch.jit.is_scripting()`.
+def recorded() -> bool:
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()  # type: ignore[attr-defined, no-untyped-call]
+
+
+def runs_now_on_cpu(features: Tensor) -> bool:
+    """Whether the CPU computes here and now: nothing records a graph (script, trace, export, compile) or gradients."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return False
+    else:  # noqa: RET505
+        return features.is_cpu and not features.requires_grad and not recorded()
+
+
+def pieces(images: Tensor) -> int:
+    """In how many pieces a batch goes through the network."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return 1
+    else:  # noqa: RET505
+        pixels = images.numel() // images.size(1)
+        return math.ceil(pixels / PIXELS_AT_ONCE) if runs_now_on_cpu(images) else 1
+
+
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution. PyTorch's own costs twice as much as the matrix product it is, on the CPU at batch 1."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if runs_now_on_cpu(features):
+            pixels = features.permute(0, 2, 3, 1)  # (N, H, W, C), contiguous
+            features = F.linear(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        else:
+            features = F.conv2d(features, self.weight, self.bias)
+        return features
+
+
+def depthwise(channels: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
+
+
+class MaxPool(nn.MaxPool2d):
+    """The stem's max-pool. PyTorch's own also computes the indices, which take twice the memory of the maxima."""
+
+    def __init__(self) -> None:
+        super().__init__(kernel_size=3, stride=2, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if runs_now_on_cpu(features):
+            features = halved(halved(features).transpose(2, 3)).transpose(2, 3)
+        else:
+            features = F.max_pool2d(features, self.kernel_size, self.stride, self.padding)
+        return features
+
+
+def halved(features: Tensor) -> Tensor:
+    """The maximum of every even row and its two neighbours, left in the even rows; a view of them."""
+    even, odd = features[:, :, ::2], features[:, :, 1::2]
+    followed, preceded = even[:, :, : odd.size(2)], even[:, :, 1:]
+    torch.maximum(followed, odd, out=followed)
+    torch.maximum(preceded, odd[:, :, : preceded.size(2)], out=preceded)
+    return even
+
+
 class DeployedStage(nn.Module):
     """A downsampling unit and its basic units; the output's channels are in the order ``routing(...).orders[-1]``."""
 
@@ -80,9 +152,7 @@ class DeployedStage(nn.Module):
         width = out_channels // 2
         self.branch_channels = width
         self.branch1 = nn.Sequential(
-            nn.Conv2d(in_channels, in_channels, 3, stride=2, padding=1, groups=in_channels),
-            nn.Conv2d(in_channels, width, 1),
-            nn.ReLU(inplace=True),
+            depthwise(in_channels, stride=2), Pointwise(in_channels, width), nn.ReLU(inplace=True)
         )
         self.branch2 = branch(in_channels, width, stride=2)
         self.units = nn.ModuleList(branch(width, width, stride=1) for _ in range(units - 1))
@@ -103,10 +173,10 @@ class DeployedStage(nn.Module):
 
 def branch(in_channels: int, width: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(in_channels, width, 1),
+        Pointwise(in_channels, width),
         nn.ReLU(inplace=True),
-        nn.Conv2d(width, width, 3, stride, padding=1, groups=width),
-        nn.Conv2d(width, width, 1),
+        depthwise(width, stride),
+        Pointwise(width, width),
         nn.ReLU(inplace=True),
     )
 
@@ -127,18 +197,23 @@ class DeployedShuffleNetV2(nn.Module):
         stage2, stage3, stage4 = spec.stage_channels
         units2, units3, units4 = spec.stage_units
         self.conv1 = nn.Conv2d(in_channels, spec.stem_channels, 3, stride=2, padding=1)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = MaxPool()
         self.stage2 = DeployedStage(spec.stem_channels, stage2, units2)
         self.stage3 = DeployedStage(stage2, stage3, units3)
         self.stage4 = DeployedStage(stage3, stage4, units4)
-        self.conv5 = nn.Conv2d(stage4, spec.head_channels, 1)
+        self.conv5 = Pointwise(stage4, spec.head_channels)
         self.fc = nn.Linear(spec.head_channels, num_classes) if num_classes else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.relu(self.maxpool(self.conv1(images)))
+        count = pieces(images)
+        if count > 1:
+            return torch.cat([self.logits(piece) for piece in images.chunk(count)])
+        return self.logits(images)
+
+    def logits(self, images: Tensor) -> Tensor:
+        features = F.relu(self.maxpool(self.conv1(images)))
         features = self.stage4(self.stage3(self.stage2(features)))
-        features = self.relu(self.conv5(features))
+        features = F.relu(self.conv5(features), inplace=True)
         logits: Tensor = self.fc(features.mean([2, 3]))
         return logits
 
@@ -197,12 +272,13 @@ def fold_stage(plain: nn.Sequential, stage: DeployedStage, order: list[int] | No
 def fold(plain: nn.Sequential, target: nn.Module, order: list[int] | None) -> None:
     """Fill the convolutions of ``target`` with those of ``plain``, each taking in the BatchNorm that follows it.
 
-    The input's channels come in ``order``. A depthwise convolution keeps the order of its input, any other one reads it
-    and gives the plain network's.
+    The input's channels come in ``order``. A depthwise convolution keeps the order of its input and hands its bias on;
+    any other one reads that order and gives the plain network's.
     """
     convolutions = [layer for layer in plain if isinstance(layer, nn.Conv2d)]
     norms = [layer for layer in plain if isinstance(layer, nn.BatchNorm2d)]
     targets = [layer for layer in target.modules() if isinstance(layer, nn.Conv2d)]
+    handed_on = None
     for convolution, norm, folded in zip(convolutions, norms, targets, strict=True):
         fused_weight, fused_bias = fuse_conv_bn_weights(
             exact(convolution.weight),
@@ -214,13 +290,16 @@ def fold(plain: nn.Sequential, target: nn.Module, order: list[int] | None) -> No
             exact(norm.bias),
         )
         weight, bias = fused_weight.detach(), fused_bias.detach()
-        if order is not None and convolution.groups > 1:
-            weight, bias = weight[order], bias[order]
-        elif order is not None:
-            weight, order = weight[:, order], None
+        if folded.bias is None:  # depthwise
+            weight, handed_on = (weight, bias) if order is None else (weight[order], bias[order])
+        else:
+            weight = weight if order is None else weight[:, order]
+            bias = bias if handed_on is None else bias + weight.flatten(1) @ handed_on
+            order = handed_on = None
         original = convolution.weight
         folded.weight = frozen(weight.to(original.device, original.dtype, memory_format=torch.channels_last))
-        folded.bias = frozen(bias.to(original.device, original.dtype))
+        if folded.bias is not None:
+            folded.bias = frozen(bias.to(original.device, original.dtype))
 
 
 def exact(tensor: Tensor | None) -> Tensor:

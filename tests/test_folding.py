@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from shufflenetv2 import folding
 from shufflenetv2.folding import DeployedShuffleNetV2, deploy, routing
 from shufflenetv2.model import SPECS, ShuffleNetV2, Spec, interleave
 
@@ -83,6 +84,49 @@ def test_both_memory_layouts_of_the_input():
     logits = [deployed(photos), deployed(photos.contiguous(memory_format=torch.channels_last))]
     assert relative_error(*logits) < 1e-12
     assert all(feature.is_contiguous(memory_format=torch.channels_last) for feature in features)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (97, 131), (33, 64)], ids=str)
+def test_eager_and_recorded_forms_agree(size):
+    """Gradients of the images keep the convolutions and the max-pool of PyTorch; without them the fast forms run."""
+    deployed = deploy(randomised(TINY))
+    photos = images(2, *size)
+    fast = deployed(photos)
+    assert not fast.requires_grad
+    general = deployed(photos.clone().requires_grad_())
+    assert general.requires_grad
+    assert relative_error(fast, general.detach()) < 1e-12
+
+
+def test_gradients_of_the_images():
+    model = randomised(TINY)
+    gradients = []
+    for network in (model, deploy(model)):
+        photos = images(2, 64, 64).requires_grad_()
+        network(photos)[:, 3].sum().backward()
+        gradients.append(photos.grad)
+    assert relative_error(gradients[1], gradients[0]) < 1e-12
+
+
+@torch.inference_mode()
+def test_large_batches_go_through_in_pieces(monkeypatch):
+    deployed = deploy(randomised(TINY))
+    batches = []
+    deployed.conv1.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
+    photos = images(7, 64, 64)
+    whole = deployed(photos)
+    monkeypatch.setattr(folding, "PIXELS_AT_ONCE", 3 * 64 * 64)
+    assert relative_error(deployed(photos), whole) < 1e-12
+    assert batches == [7, 3, 3, 1]
+    assert deployed(photos[:0]).shape == (0, 11)
+
+
+@pytest.mark.parametrize("height", [1, 2, 7, 8])
+@pytest.mark.parametrize("width", [1, 2, 7, 8])
+def test_max_pool_equals_pytorchs(height, width):
+    features = images(2, height, width, 5).contiguous(memory_format=torch.channels_last)
+    expected = nn.functional.max_pool2d(features, 3, 2, 1)
+    assert torch.equal(folding.MaxPool()(features.clone()), expected)
 
 
 @torch.inference_mode()
