@@ -194,3 +194,7 @@ def make_entry() -> Callable[..., Entry]:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(row, what, happens, evidence): a row of docs/faults.md")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update", action="store_true", help="rewrite what documents show instead of comparing with it")
