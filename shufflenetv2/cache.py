@@ -17,7 +17,7 @@ from pathlib import Path
 import torch.hub
 
 from .errors import CacheError, IntegrityError
-from .files import NotRegularError, read_regular
+from .files import NotRegularError, read_and_hash
 from .integrity import difference
 from .manifest import Entry
 
@@ -51,14 +51,14 @@ def read_verified(path: Path, entry: Entry) -> bytes:
         CacheError: it cannot be read.
     """
     try:
-        data = read_regular(path, entry.size)
+        data, sha256 = read_and_hash(path, entry.size)
     except NotRegularError as error:
         raise IntegrityError(f"{path} {error}: the weights {entry}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(errno.ENOENT, "no such file in the weights cache", str(path)) from error
     except OSError as error:
         raise CacheError(f"{path} cannot be read: {error.strerror or error}") from error
-    problem = difference(data, entry)
+    problem = difference(data, entry, sha256)
     if problem:
         raise IntegrityError(f"{path} is not the file of {entry}: {problem}")
     return data

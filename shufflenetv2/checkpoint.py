@@ -6,7 +6,6 @@ A checkpoint is either a plain state dict under torchvision's keys, or the self-
 """
 
 import io
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from .model import SPECS, ShuffleNetV2
 FORMAT = "shufflenetv2"
 SCHEMA_VERSION = 1
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_PIECE = 32_000  # elements
 _COUNTER = "num_batches_tracked"  # absent in files written before PyTorch 0.4.1
 
 
@@ -249,12 +249,11 @@ def load(model: ShuffleNetV2, checkpoint: Checkpoint) -> None:
         _check_kind(key, tensor, expected[key], checkpoint.where)
 
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    ready = {}
-    for key, tensor in given.items():
-        # Detached: a file may hold Parameters, which load_state_dict would refuse as buffers, half way through.
-        cast = tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
-        _check_values(key, cast, checkpoint.where)
-        ready[key] = cast.to(device)
+    # Detached: a file may hold Parameters, which load_state_dict would refuse as buffers, half way through.
+    plain = {key: tensor.detach().contiguous() for key, tensor in given.items()}
+    cast = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in plain.items()}
+    _check_values(cast, checkpoint.where)
+    ready = {key: tensor.to(device) for key, tensor in cast.items()}
     if without_counters:
         ready |= {key: torch.zeros((), dtype=torch.int64, device=device) for key in counters}
     model.load_state_dict(ready, strict=True, assign=True)
@@ -273,23 +272,24 @@ def _check_kind(key: str, tensor: object, expected: Tensor, where: str) -> None:
         raise CheckpointError(f"{where}: {key!r} must have shape {list(expected.shape)}, got {list(tensor.shape)}")
 
 
-def _check_values(key: str, tensor: Tensor, where: str) -> None:
+def _check_values(tensors: Mapping[str, Tensor], where: str) -> None:
     """After the cast: a finite float64 can be infinite as a float32."""
-    least, greatest = _extrema(tensor)
-    if not (math.isfinite(least) and math.isfinite(greatest)):
-        raise CheckpointError(f"{where}: {key!r} holds values that are not finite in {tensor.dtype} (NaN or infinity)")
-    if key.endswith("running_var") and least < 0:
+    floating = {key: tensor for key, tensor in tensors.items() if tensor.is_floating_point()}
+    # Where a sum is finite, so are its terms. Small tensors are summed together, large ones in pieces that torch does
+    # not parallelise: starting its thread pool takes longer than all of the checks.
+    small = torch.cat([tensor.flatten() for tensor in floating.values() if tensor.numel() < _PIECE])
+    large = [tensor.flatten() for tensor in floating.values() if tensor.numel() >= _PIECE]
+    sums = [piece.sum() for tensor in (small, *large) for piece in torch.split(tensor, _PIECE)]
+    if not bool(torch.stack(sums).isfinite().all()):
+        for key, tensor in floating.items():  # find it; or a sum was too large, and nothing is wrong
+            if not bool(tensor.isfinite().all()):
+                raise CheckpointError(
+                    f"{where}: {key!r} holds values that are not finite in {tensor.dtype} (NaN or infinity)"
+                )
+    variances = {key: tensor for key, tensor in floating.items() if key.endswith("running_var")}
+    if float(torch.cat([*variances.values()]).min()) < 0:
+        key, least = min(((key, float(tensor.min())) for key, tensor in variances.items()), key=lambda item: item[1])
         raise CheckpointError(f"{where}: {key!r} holds a negative variance, {least}")
-
-
-def _extrema(tensor: Tensor) -> tuple[float, float]:
-    """The least and the greatest value; NaN if any is.
-
-    In pieces too small for torch to parallelise: starting its thread pool takes longer than all of the checks.
-    """
-    pieces = [torch.aminmax(piece) for piece in torch.split(tensor.flatten(), 16384)]
-    least, greatest = torch.stack([low for low, _ in pieces]), torch.stack([high for _, high in pieces])
-    return float(least.min()), float(greatest.max())
 
 
 def _kind(tensor: Tensor) -> str:

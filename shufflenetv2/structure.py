@@ -12,7 +12,7 @@ MAX_SEGMENTS = 10_000  # of a JPEG; 32 MB of full ones are 500
 MAX_CHUNKS = 100_000  # of a PNG; libpng's default of 8 kB each makes 4,000 of 32 MB
 
 # Within compressed data 0xFF is followed by 0x00 or by a restart marker, 0xD0 to 0xD7.
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 _END_OF_IMAGE, _START_OF_SCAN, _START_OF_IMAGE, _FIRST_WITH_LENGTH = 0xD9, 0xDA, 0xD8, 0xC0
 
 

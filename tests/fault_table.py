@@ -54,6 +54,13 @@ Only the first may be called tested.
 """
 
 LIMITS = """
+## What it costs
+
+Hashing and checking add 8 to 9 % to loading a cached x2.0 file (30 MB): 124 ms against 114 ms, medians of the first
+loads in 11 fresh processes each, taking turns; `python tests/cost_of_checking.py 11` on 2 cores of an AMD EPYC with
+SHA instructions, torch 2.14.1, Python 3.11, 24 November 2026. Each part of the file is hashed in a second thread while
+the next one is read; with one core only, the 19 ms of the hash are not hidden, and it is about 25 %.
+
 ## What is not promised
 
 * A thread that is left in a name lookup ends when the resolver gives up: nothing in Python can interrupt that. It is a

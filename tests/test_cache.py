@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from fault_rows import fault
-from fault_server import Exchange, FaultServer, answer, head
+from fault_server import Exchange, FaultServer, answer, head, until
 
 from shufflenetv2 import cache, download, fetching
 from shufflenetv2.download import cache_path, fetch, fetch_to_cache
@@ -37,7 +37,6 @@ needs_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, r
 @pytest.fixture
 def home(own_network: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The torch home, empty; the limits are short."""
-    monkeypatch.setattr(fetching, "TOTAL_SECONDS", 5.0)
     monkeypatch.setattr(fetching, "BACKOFF_SECONDS", 0.02)
     return own_network
 
@@ -277,7 +276,7 @@ def test_killed_in_mid_download(number: signal.Signals, make_entry: MakeEntry, h
             assert process.wait() == -number
         assert not cache_path(entry).parent.exists()
         assert fetch(entry, progress=False) == BODY
-        assert server.faults == 2
+        until(lambda: server.faults == 2)
     assert listing(cache_path(entry).parent) == ["weights.pth"]
 
 
@@ -320,11 +319,8 @@ def test_interrupted_in_mid_download(make_entry: MakeEntry, home: Path, tls) -> 
         started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             fetch(make_entry(BODY, server.url()), progress=False)
-        assert time.monotonic() - started < 1
-        end = time.monotonic() + 3
-        while server.faults == 0:
-            assert time.monotonic() < end, "the connection stays open"
-            time.sleep(0.01)
+        assert time.monotonic() - started < 5  # not the 10 s of the progress timeout
+        until(lambda: server.faults == 1)  # the connection does not stay open
     assert not home.exists()
 
 
@@ -558,7 +554,7 @@ def test_offline(entry: Entry, server: FaultServer, home: Path, monkeypatch: pyt
     started = time.monotonic()
     with pytest.raises(DownloadError) as caught:
         fetch(entry)
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 5
     for word in ("SHUFFLENETV2_OFFLINE", "weights.pth", entry.sha256, "100000 bytes", str(cache_path(entry).parent)):
         assert word in str(caught.value)
     assert not home.exists()

@@ -40,6 +40,7 @@ from fault_server import (
     reset_after,
     silence,
     stall,
+    until,
 )
 
 from shufflenetv2 import __version__, fetching, transfer
@@ -50,25 +51,24 @@ from shufflenetv2.manifest import Entry
 BODY = random.Random(0).randbytes(100_000)
 OTHER = random.Random(1).randbytes(100_000)
 MakeEntry = Callable[..., Entry]
+BUSY = 5.0  # seconds that a busy machine may add; what is ruled out would take 20 or more
 
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def until(condition: Callable[[], bool], seconds: float = 3.0) -> None:
-    """Servers run in threads of their own: give them a moment to see what the client did."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
 @pytest.fixture(autouse=True)
 def short_limits(monkeypatch: pytest.MonkeyPatch, own_network: Path) -> None:
-    monkeypatch.setattr(fetching, "TOTAL_SECONDS", 5.0)
-    monkeypatch.setattr(fetching, "PROGRESS_SECONDS", 0.3)
+    monkeypatch.setattr(fetching, "TOTAL_SECONDS", 20.0)
+    monkeypatch.setattr(fetching, "PROGRESS_SECONDS", 3.0)  # enough for a good server on a busy machine
     monkeypatch.setattr(fetching, "BACKOFF_SECONDS", 0.02)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For servers that say nothing: soon given up."""
+    monkeypatch.setattr(fetching, "PROGRESS_SECONDS", 0.4)
 
 
 @pytest.fixture(autouse=True)
@@ -223,7 +223,7 @@ def test_a_fault_that_a_retry_would_not_mend(
         assert fetch(make_entry(BODY, bad.url(), good.url())) == BODY
         assert bad.faults == bad.connections == 2
     assert "range" not in bad.requests[0].headers
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 1 + BUSY
 
 
 @fault(7, "empty 200", "retries, then the next mirror; IntegrityError")
@@ -311,13 +311,13 @@ def test_a_body_without_end(make_entry: MakeEntry, tls) -> None:
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        pytest.param(stall(BODY, 40_000), r"no progress for 0.3 s \(40000 bytes received\)", id="body",
+        pytest.param(stall(BODY, 40_000), r"no progress for 0.4 s \(40000 bytes received\)", id="body",
                      marks=fault(11, "stall in mid-body", "given up after the progress timeout, then retried")),
-        pytest.param(silence, r"no progress for 0.3 s \(connected, no reply yet\)", id="headers",
+        pytest.param(silence, r"no progress for 0.4 s \(connected, no reply yet\)", id="headers",
                      marks=fault(11, "stall before the reply", "given up after the progress timeout, then retried")),
     ],
 )  # fmt: skip
-def test_a_stall(handler: Handler, message: str, make_entry: MakeEntry, tls) -> None:
+def test_a_stall(handler: Handler, message: str, make_entry: MakeEntry, tls, impatient: None) -> None:
     with FaultServer([handler], tls) as server:
         with pytest.raises(DownloadError, match=message):
             fetch(make_entry(BODY, server.url()))
@@ -334,7 +334,7 @@ def test_a_dripping_body(make_entry: MakeEntry, tls, monkeypatch: pytest.MonkeyP
     with FaultServer([drip_body(BODY, every=0.02)], tls) as server:
         with pytest.raises(DownloadError, match=r"the time for all attempts is over \(\d+ bytes received\)") as caught:
             fetch(make_entry(BODY, server.url()))
-        assert 1.0 <= time.monotonic() - started < 1.5
+        assert 1.0 <= time.monotonic() - started < 1 + BUSY
         assert server.faults == server.connections == 1
     assert "stopped after 1 s (shufflenetv2.fetching.TOTAL_SECONDS)" in str(caught.value)
 
@@ -349,7 +349,9 @@ def test_a_dripping_body(make_entry: MakeEntry, tls, monkeypatch: pytest.MonkeyP
                             fault(42, "headers that drip", "progress timeout; the next mirror")]),
     ],
 )  # fmt: skip
-def test_a_slow_phase_after_connecting(phase: str, handler: Handler, message: str, make_entry: MakeEntry, tls) -> None:
+def test_a_slow_phase_after_connecting(
+    phase: str, handler: Handler, message: str, make_entry: MakeEntry, tls, impatient: None
+) -> None:
     started = time.monotonic()
     with (
         FaultServer([handler], None if phase == "TLS" else tls) as slow,
@@ -360,7 +362,7 @@ def test_a_slow_phase_after_connecting(phase: str, handler: Handler, message: st
         assert slow.faults == 3
         assert fetch(make_entry(BODY, slow.url(scheme="https"), good.url())) == BODY
         assert slow.faults == 6
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 5 + BUSY
 
 
 NAMELESS = """
@@ -374,7 +376,7 @@ started = time.monotonic()
 try:
     fetch({entry!r})
 except OSError as error:
-    print(time.monotonic() - started < 1.5, error)
+    print(time.monotonic() - started < 6, error)
 """
 
 
@@ -406,7 +408,9 @@ def test_a_name_server_that_never_answers(make_entry: MakeEntry, tmp_path: Path)
 
 
 @fault(42, "name lookup that hangs", "progress timeout; the next mirror", evidence="order observed")
-def test_a_name_that_is_never_found(make_entry: MakeEntry, tls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_never_found(
+    make_entry: MakeEntry, tls, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
     lookup, hung, release = socket.getaddrinfo, [], threading.Event()
 
     def getaddrinfo(host: str, *args: object, **kwargs: object) -> object:
@@ -423,7 +427,7 @@ def test_a_name_that_is_never_found(make_entry: MakeEntry, tls, monkeypatch: pyt
         assert len(hung) == 1  # not asked again: the next mirror is more likely to answer
         assert fetch(make_entry(BODY, "https://slow.example/weights.pth", good.url())) == BODY
         assert len(hung) == 2
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 2 + BUSY
     release.set()
 
 
@@ -445,13 +449,15 @@ def black_hole() -> Iterator[tuple[str, int]]:
 
 
 @fault(42, "connection that never comes about", "progress timeout; the next mirror")
-def test_a_connection_that_never_comes_about(black_hole: tuple[str, int], make_entry: MakeEntry, tls) -> None:
+def test_a_connection_that_never_comes_about(
+    black_hole: tuple[str, int], make_entry: MakeEntry, tls, impatient: None
+) -> None:
     started = time.monotonic()
     hole = f"https://localhost:{black_hole[1]}/weights.pth"
     with FaultServer([answer(BODY)], tls) as good:
         with pytest.raises(DownloadError, match=r"no connection yet|timed out"):
             fetch(make_entry(BODY, hole))
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 2 + BUSY
         assert fetch(make_entry(BODY, hole, good.url())) == BODY
 
 
@@ -476,7 +482,7 @@ def test_a_short_retry_after(status: int, make_entry: MakeEntry, tls) -> None:
     with FaultServer([answer(b"", status, [("Retry-After", "1")]), answer(BODY)], tls) as server:
         assert fetch(make_entry(BODY, server.url())) == BODY
     assert server.connections == 2
-    assert 1 <= time.monotonic() - started < 2
+    assert 1 <= time.monotonic() - started < 1 + BUSY
 
 
 @fault(13, "Retry-After beyond the deadline", "no sleep; DownloadError")
@@ -486,7 +492,7 @@ def test_a_retry_after_beyond_the_deadline(make_entry: MakeEntry, tls) -> None:
         with pytest.raises(DownloadError, match="Retry-After: 30"):
             fetch(make_entry(BODY, server.url()))
         assert server.faults == server.connections == 1
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 1 + BUSY
 
 
 @fault(18, "file changed between tries", "restarts from zero: never half of one and half of the other")
