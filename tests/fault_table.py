@@ -56,10 +56,10 @@ Only the first may be called tested.
 LIMITS = """
 ## What it costs
 
-Hashing and checking add 8 to 9 % to loading a cached x2.0 file (30 MB): 124 ms against 114 ms, medians of the first
-loads in 11 fresh processes each, taking turns; `python tests/cost_of_checking.py 11` on 2 cores of an AMD EPYC with
-SHA instructions, torch 2.14.1, Python 3.11, 24 November 2026. Each part of the file is hashed in a second thread while
-the next one is read; with one core only, the 19 ms of the hash are not hidden, and it is about 25 %.
+Hashing and checking add 9 % to loading a cached x2.0 file (30 MB): 123 ms against 113 ms, medians of the first loads
+in 15 fresh processes each, taking turns; `python tests/cost_of_checking.py 15` on 2 cores of an AMD EPYC with SHA
+instructions, torch 2.14.1, Python 3.11, 24 November 2026. Each part of the file is hashed in a second thread while the
+next one is read; on one core (`taskset -c 0`) the 19 ms of the hash are not hidden, and it is 22 %.
 
 ## What is not promised
 

@@ -71,6 +71,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "PROGRESS_SECONDS", 0.4)
 
 
+def no_transfer_is_left() -> bool:
+    return not any(thread.name.startswith("shufflenetv2") for thread in threading.enumerate())
+
+
 @pytest.fixture(autouse=True)
 def nothing_stays_behind() -> object:
     """No temporary file in the cache, and no thread that still hangs in a read."""
@@ -78,7 +82,7 @@ def nothing_stays_behind() -> object:
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     left = [each.name for each in cache.iterdir()] if cache.exists() else []
     assert left in ([], ["weights.pth"])
-    until(lambda: not any(thread.name.startswith("shufflenetv2") for thread in threading.enumerate()))
+    until(no_transfer_is_left)
 
 
 def test_fetches_verifies_and_caches(make_entry: MakeEntry, tls, capsys: pytest.CaptureFixture[str]) -> None:
@@ -362,6 +366,7 @@ def test_a_slow_phase_after_connecting(
         assert slow.faults == 3
         assert fetch(make_entry(BODY, slow.url(scheme="https"), good.url())) == BODY
         assert slow.faults == 6
+        until(no_transfer_is_left)  # although the server goes on: the sockets were shut
     assert time.monotonic() - started < 5 + BUSY
 
 
