@@ -6,6 +6,7 @@ from the last finished epoch as if nothing had happened: bit for bit, on the CPU
 
 import math
 import time
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,6 +89,9 @@ class Trainer:
         self.optimizer = sgd(model, recipe.lr, recipe.momentum, recipe.weight_decay)
         self.average = MovingAverage(model, recipe.ema)
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        if group.size > 1:
+            # The gradients of 1x1 kernels have strides that mean the same order under another name.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         self.replica: nn.Module = DistributedDataParallel(model) if group.size > 1 else model
         self.epoch = 0
         share = len(photos) // (group.size * recipe.accumulate)

