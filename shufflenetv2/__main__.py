@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns that its first use takes a moment
     parser = argparse.ArgumentParser(
         prog="shufflenetv2", description="ShuffleNet V2: verified weights, fast inference."
     )
