@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torchvision.transforms import v2  # type: ignore[import-untyped]  # torchvision has no annotations
+from torchvision.transforms import v2
 
 from .errors import ImageError
 from .labelled import LabelledPhotos
