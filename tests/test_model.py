@@ -100,6 +100,41 @@ def test_channels_last_stays_channels_last_and_agrees() -> None:
         torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
 
 
+def test_channels_last_gradients_agree_and_are_gathered() -> None:
+    model = pair("shufflenet_v2_x1_0", torch.float64)[0].train()
+    images = torch.randn(3, 3, 97, 131, dtype=torch.float64)
+    _, plain = run(model, images)
+    layouts = []
+
+    def note_layout(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        output.register_hook(lambda gradient: layouts.append(gradient.is_contiguous(memory_format=torch.channels_last)))
+
+    # The ReLU at the end of every branch: what comes back to the BatchNorm before it has that ReLU's layout.
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and name.endswith(("branch1.3", "branch2.6", "conv5.1")):
+            module.register_forward_hook(note_layout)
+    _, gathered = run(model, images.to(memory_format=torch.channels_last))
+    assert layouts == [True] * (16 + 3 + 1)
+    for ours, expected in zip(gathered, plain, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_through_torch_func(evaluated: tuple[ShuffleNetV2, Tensor, Tensor]) -> None:
+    model, images, _ = evaluated
+    weights = {"fc.weight": model.fc.weight.detach(), "conv1.0.weight": model.conv1[0].weight.detach()}
+
+    def total(weights: dict[str, Tensor], image: Tensor) -> Tensor:
+        logits: Tensor = torch.func.functional_call(model, weights, (image[None],))
+        return logits.square().sum()
+
+    inputs = images.to(memory_format=torch.channels_last)
+    per_image = torch.func.vmap(torch.func.grad(total), (None, 0))(weights, inputs)
+    for index, image in enumerate(inputs):
+        single = torch.autograd.grad(model(image[None]).square().sum(), [model.fc.weight, model.conv1[0].weight])
+        for expected, name in zip(single, weights, strict=True):
+            torch.testing.assert_close(per_image[name][index], expected, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("arch", SPECS)
 def test_forward_features_strides_and_channels(arch: str) -> None:
     model = ShuffleNetV2(SPECS[arch]).eval()
@@ -186,6 +221,15 @@ def test_compiles_without_graph_breaks(evaluated: tuple[ShuffleNetV2, Tensor, Te
     model, images, logits = evaluated
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(model, fullgraph=True)(images), logits, rtol=1e-4, atol=1e-6)
+
+
+def test_training_compiles_without_graph_breaks() -> None:
+    model = pair("shufflenet_v2_x0_5", torch.float64)[0].train()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64).to(memory_format=torch.channels_last)
+    _, expected = run(model, images)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for ours, eager in zip(run(compiled, images)[1], expected, strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-9, atol=1e-9)
 
 
 def test_runs_under_autocast(evaluated: tuple[ShuffleNetV2, Tensor, Tensor]) -> None:
