@@ -10,8 +10,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
 
-from shufflenetv2.folding import routing
 from shufflenetv2.manifest import load_manifest
+from shufflenetv2.routing import routing
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "images"

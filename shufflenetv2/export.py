@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from . import __version__
 from .building import build
 from .classify import positive
+from .deployed import DeployedShuffleNetV2
 from .errors import ShuffleNetError
 from .model import SPECS
+from .padding import pad_channels
 from .sources import Source, resolve
 
 SAMPLE_PHOTO = Path(__file__).resolve().parent.parent / "images" / "cat.jpg"  # in a checkout, not in a wheel
@@ -58,7 +60,7 @@ def write_onnx(model: nn.Module, shape: Shape, metadata: dict[str, str], path: P
     import onnx
 
     torch.onnx.export(
-        model,
+        pad_channels(model) if isinstance(model, DeployedShuffleNetV2) else model,
         (shape.example(),),
         path,
         input_names=["images"],

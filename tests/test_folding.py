@@ -2,14 +2,21 @@
 
 import copy
 import io
+import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
-from shufflenetv2 import folding
-from shufflenetv2.folding import DeployedShuffleNetV2, deploy, routing
+from shufflenetv2 import deployed as layers
+from shufflenetv2.deployed import DeployedShuffleNetV2
+from shufflenetv2.folding import deploy
 from shufflenetv2.model import SPECS, ShuffleNetV2, Spec, interleave
+from shufflenetv2.padding import pad_channels
+from shufflenetv2.routing import routing
 
 ODD = Spec(stage_channels=(10, 22, 38), head_channels=37, stem_channels=7, stage_units=(2, 9, 1))
 NARROW = Spec(stage_channels=(2, 6, 4), head_channels=5, stem_channels=1, stage_units=(5, 6, 3))
@@ -86,9 +93,11 @@ def test_both_memory_layouts_of_the_input():
     assert all(feature.is_contiguous(memory_format=torch.channels_last) for feature in features)
 
 
+@pytest.mark.parametrize("limit", [0, 2**18], ids=["convolutions", "products"])
 @pytest.mark.parametrize("size", [(64, 64), (97, 131), (33, 64)], ids=str)
-def test_eager_and_recorded_forms_agree(size):
+def test_eager_and_recorded_forms_agree(size, limit, monkeypatch):
     """Gradients of the images keep the convolutions and the max-pool of PyTorch; without them the fast forms run."""
+    monkeypatch.setattr(layers, "PRODUCT_LIMIT", limit)
     deployed = deploy(randomised(TINY))
     photos = images(2, *size)
     fast = deployed(photos)
@@ -115,7 +124,7 @@ def test_large_batches_go_through_in_pieces(monkeypatch):
     deployed.conv1.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
     photos = images(7, 64, 64)
     whole = deployed(photos)
-    monkeypatch.setattr(folding, "PIXELS_AT_ONCE", 3 * 64 * 64)
+    monkeypatch.setattr(layers, "PIXELS_AT_ONCE", 3 * 64 * 64)
     assert relative_error(deployed(photos), whole) < 1e-12
     assert batches == [7, 3, 3, 1]
     assert deployed(photos[:0]).shape == (0, 11)
@@ -126,7 +135,7 @@ def test_large_batches_go_through_in_pieces(monkeypatch):
 def test_max_pool_equals_pytorchs(height, width):
     features = images(2, height, width, 5).contiguous(memory_format=torch.channels_last)
     expected = nn.functional.max_pool2d(features, 3, 2, 1)
-    assert torch.equal(folding.MaxPool()(features.clone()), expected)
+    assert torch.equal(layers.MaxPool()(features.clone()), expected)
 
 
 @torch.inference_mode()
@@ -134,6 +143,19 @@ def test_float32_of_the_paper_networks():
     model = randomised(SPECS["shufflenet_v2_x1_0"], dtype=torch.float32)
     photos = images(2, 224, 224, dtype=torch.float32)
     assert relative_error(deploy(model)(photos), model(photos)) < 1e-4  # float32 rounding through some 50 layers
+
+
+@pytest.mark.parametrize("spec", SMALL_SPECS)
+@torch.inference_mode()
+def test_padded_channels_change_nothing(spec):
+    deployed = deploy(randomised(spec))
+    padded = pad_channels(deployed)
+    assert padded.conv1.out_channels == 16
+    assert padded.stage2.branch2[2].groups == 16  # depthwise
+    for size in ((64, 64), (97, 131)):
+        photos = images(2, *size)
+        assert relative_error(padded(photos), deployed(photos)) < 1e-12
+    assert deployed.conv1.out_channels == spec.stem_channels
 
 
 def test_keeps_the_dtype():
@@ -255,3 +277,39 @@ def test_routing_follows_the_shuffle(branch_channels, basic_units):
             inboxes[reader].append(piece)
     for inbox, order, read in zip(inboxes, plan.orders, reads, strict=True):
         assert torch.equal(torch.cat(inbox, dim=1), read[:, order])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators than glibc's keep memory by themselves")
+def test_forward_passes_touch_no_fresh_memory():
+    """Page faults a forward pass, counted in a process of its own whose allocator is as Python starts it."""
+    code = """
+import resource, sys, torch
+from shufflenetv2 import SPECS, ShuffleNetV2, folding
+if sys.argv[1] == "unprepared":
+    folding.keep_freed_memory = lambda: None
+model = folding.deploy(ShuffleNetV2(SPECS["shufflenet_v2_x0_5"]).eval())
+model = torch.jit.trace(model, torch.zeros(1, 3, 224, 224))
+images = torch.zeros(16, 3, 224, 224)
+with torch.inference_mode():
+    for repetition in range(10):
+        if repetition == 5:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        model(images)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 5 * resource.getpagesize() / 1e6)
+"""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
+    fresh = {
+        name: float(
+            subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", code, name],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for name in ("unprepared", "prepared")
+    }
+    assert fresh["unprepared"] > 10  # MB; this shows that the test measures something
+    assert fresh["prepared"] < 5

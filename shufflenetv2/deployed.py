@@ -1,0 +1,189 @@
+"""The deploy form: the same function as ``ShuffleNetV2`` in eval mode, without BatchNorm and without moving channels.
+
+Every output of a stage is split once into the pieces its readers want (``routing``), a reader concatenates its pieces
+in whatever order they come, and its weights are permuted to that order (``folding``). A channel moves once in a stage
+instead of at every unit.
+
+The ReLU of the stem follows the max-pool, where it has a quarter of the elements; the two commute. Weights are kept
+channels-last, so that the first convolution converts the images and everything after it stays in that layout.
+docs/performance.md has the measurements behind the choices made here.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .model import Spec
+from .routing import routing
+
+# A larger batch goes through the network in pieces of about this many pixels, on the CPU: beyond it, the largest
+# activation exceeds the 32 MB up to which glibc's allocator can be brought to keep memory (``keep_freed_memory``).
+PIXELS_AT_ONCE = 16 * 224 * 224
+# Numbers in the input of a 1x1 convolution up to which a plain matrix product is the faster form of it on the CPU. They
+# are one MB, the usual size of a core's own cache; beyond, oneDNN's convolution gains from going through it in blocks.
+PRODUCT_LIMIT = 2**18
+
+
+def keep_freed_memory() -> None:
+    """Have glibc's allocator, where that is the one in use, keep up to 62 MB of freed memory for the next forward pass.
+
+    It returns freed blocks to the system and gets them anew, page by page, for every activation. Each page costs as
+    much as computing on it: up to a third of a forward pass. But it raises the size from which it does so to that of
+    the largest block, up to 32 MB, that it has seen freed so (mallopt(3), M_MMAP_THRESHOLD). One is freed here, unused.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
+
+
+def deliver(output: Tensor, sizes: list[int], readers: list[int], inboxes: list[list[Tensor]]) -> None:
+    """Hand each piece of ``output`` (views, split along the channels) to the reader that wants it."""
+    for piece, reader in zip(output.split_with_sizes(sizes, dim=1), readers):  # noqa: B905 -- TorchScript's zip has no strict
+        inboxes[reader].append(piece)
+
+
+# torch.jit's functions are public, but not listed for type checkers. TorchScript leaves a branch uncompiled only where
+# an else separates it from `if torch.jit.is_scripting()`.
+def recorded() -> bool:
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()  # type: ignore[attr-defined, no-untyped-call]
+
+
+def runs_now_on_cpu(features: Tensor) -> bool:
+    """Whether the CPU computes here and now: nothing records a graph (script, trace, export, compile) or gradients."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return False
+    else:  # noqa: RET505
+        return features.is_cpu and not features.requires_grad and not recorded()
+
+
+def pieces(images: Tensor) -> int:
+    """In how many pieces a batch goes through the network."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return 1
+    else:  # noqa: RET505
+        pixels = images.numel() // images.size(1)
+        return math.ceil(pixels / PIXELS_AT_ONCE) if runs_now_on_cpu(images) else 1
+
+
+def is_small(features: Tensor) -> bool:
+    """Whether a 1x1 convolution of these is done as a matrix product."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return False
+    else:  # noqa: RET505
+        return runs_now_on_cpu(features) and features.numel() <= PRODUCT_LIMIT
+
+
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution; on small inputs the matrix product it is, which takes half the time of PyTorch's own."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if is_small(features):
+            pixels = features.permute(0, 2, 3, 1)  # (N, H, W, C), contiguous
+            features = F.linear(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        else:
+            features = F.conv2d(features, self.weight, self.bias)
+        return features
+
+
+def depthwise(channels: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
+
+
+class MaxPool(nn.MaxPool2d):
+    """The stem's max-pool. PyTorch's own also computes the indices, which take twice the memory of the maxima."""
+
+    def __init__(self) -> None:
+        super().__init__(kernel_size=3, stride=2, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if runs_now_on_cpu(features):
+            features = halved(halved(features).transpose(2, 3)).transpose(2, 3)
+        else:
+            features = F.max_pool2d(features, self.kernel_size, self.stride, self.padding)
+        return features
+
+
+def halved(features: Tensor) -> Tensor:
+    """The maximum of every even row and its two neighbours, left in the even rows; a view of them."""
+    even, odd = features[:, :, ::2], features[:, :, 1::2]
+    followed, preceded = even[:, :, : odd.size(2)], even[:, :, 1:]
+    torch.maximum(followed, odd, out=followed)
+    torch.maximum(preceded, odd[:, :, : preceded.size(2)], out=preceded)
+    return even
+
+
+class DeployedStage(nn.Module):
+    """A downsampling unit and its basic units; the output's channels are in the order ``routing(...).orders[-1]``."""
+
+    def __init__(self, in_channels: int, out_channels: int, units: int) -> None:
+        super().__init__()
+        width = out_channels // 2
+        self.branch_channels = width
+        self.branch1 = nn.Sequential(
+            depthwise(in_channels, stride=2), Pointwise(in_channels, width), nn.ReLU(inplace=True)
+        )
+        self.branch2 = branch(in_channels, width, stride=2)
+        self.units = nn.ModuleList(branch(width, width, stride=1) for _ in range(units - 1))
+
+        routes = routing(width, units - 1).routes
+        self.sizes = [route.sizes for route in routes]
+        self.readers = [route.readers for route in routes]
+
+    def forward(self, features: Tensor) -> Tensor:
+        inboxes: list[list[Tensor]] = [[] for _ in range(len(self.units) + 1)]
+        deliver(self.branch1(features), self.sizes[0], self.readers[0], inboxes)
+        deliver(self.branch2(features), self.sizes[1], self.readers[1], inboxes)
+        for index, unit in enumerate(self.units):
+            output = unit(torch.cat(inboxes[index], dim=1))
+            deliver(output, self.sizes[index + 2], self.readers[index + 2], inboxes)
+        return torch.cat(inboxes[-1], dim=1)
+
+
+def branch(in_channels: int, width: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        Pointwise(in_channels, width),
+        nn.ReLU(inplace=True),
+        depthwise(width, stride),
+        Pointwise(width, width),
+        nn.ReLU(inplace=True),
+    )
+
+
+class DeployedShuffleNetV2(nn.Module):
+    """What ``deploy`` returns: images ``(N, in_channels, H, W)``, of either memory layout, to the plain logits.
+
+    Made for inference: its parameters ask for no gradient, and ``train()`` changes nothing, since no layer has another
+    training behaviour. To train, train the plain network and deploy it again.
+    """
+
+    def __init__(self, spec: Spec, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+
+        stage2, stage3, stage4 = spec.stage_channels
+        units2, units3, units4 = spec.stage_units
+        self.conv1 = nn.Conv2d(in_channels, spec.stem_channels, 3, stride=2, padding=1)
+        self.maxpool = MaxPool()
+        self.stage2 = DeployedStage(spec.stem_channels, stage2, units2)
+        self.stage3 = DeployedStage(stage2, stage3, units3)
+        self.stage4 = DeployedStage(stage3, stage4, units4)
+        self.conv5 = Pointwise(stage4, spec.head_channels)
+        self.fc = nn.Linear(spec.head_channels, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        count = pieces(images)
+        if count > 1:
+            return torch.cat([self.logits(piece) for piece in images.chunk(count)])
+        return self.logits(images)
+
+    def logits(self, images: Tensor) -> Tensor:
+        features = F.relu(self.maxpool(self.conv1(images)))
+        features = self.stage4(self.stage3(self.stage2(features)))
+        features = F.relu(self.conv5(features), inplace=True)
+        logits: Tensor = self.fc(features.mean([2, 3]))
+        return logits
