@@ -3,6 +3,7 @@
 Each stands on a white ground of its own, so that it reads the same on light and dark pages.
 """
 
+import json
 from pathlib import Path
 
 import matplotlib as mpl
@@ -156,6 +157,42 @@ def draw_accuracy() -> plt.Figure:
     return figure
 
 
+def draw_speed() -> plt.Figure:
+    """Photos a second, x1.0, from docs/benchmark.json: torchvision in both layouts beside the deploy form."""
+    runs = json.loads((ROOT / "docs/benchmark.json").read_text())["runs"]
+    rows = [row for run in runs for row in run["results"] if row["arch"] == "shufflenet_v2_x1_0"]
+    runtimes = {
+        "eager": "PyTorch",
+        "torchscript": "TorchScript",
+        "compile": "torch.compile",
+        "onnxruntime": "ONNX Runtime",
+        "openvino": "OpenVINO",
+    }
+    bars = {("torchvision", "nchw"): GREY, ("torchvision", "channels-last"): BLUE, ("deploy", None): ORANGE}
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for axes, batch in zip(panels, (1, 16), strict=True):
+        for place, runtime in enumerate(runtimes):
+            for offset, ((network, layout), colour) in zip((-0.27, 0, 0.27), bars.items(), strict=True):
+                speeds = [
+                    row["images_per_second"]
+                    for row in rows
+                    if (row["runtime"], row["batch"], row["network"]) == (runtime, batch, network)
+                    and layout in (None, row["layout"])
+                ]
+                for value in speeds:
+                    axes.barh(place + offset, value, 0.25, color=colour)
+                    axes.text(value, place + offset, f" {value:.0f}", va="center", fontsize=8)
+        axes.set_yticks(range(len(runtimes)), runtimes.values())
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_title(f"batch {batch}", fontsize=11)
+        axes.set_xlabel("images a second (224x224, 2 cores)")
+    labels = ["torchvision, NCHW", "torchvision, channels-last", "deploy form"]
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in bars.values()]
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    return figure
+
+
 def main() -> None:
     mpl.use("Agg")
     plt.rcParams.update({"savefig.dpi": 110, "savefig.bbox": "tight", "font.family": "DejaVu Sans"})
@@ -166,7 +203,11 @@ def main() -> None:
         plt.close(figure)
 
 
-FIGURES = {"shufflenet_v2_1.png": draw_units, "shufflenet_v2_2.png": draw_accuracy}
+FIGURES = {
+    "shufflenet_v2_1.png": draw_units,
+    "shufflenet_v2_2.png": draw_accuracy,
+    "speed.png": draw_speed,
+}
 
 if __name__ == "__main__":
     main()

@@ -95,8 +95,9 @@ def test_the_gate_finds_its_two_blocks() -> None:
     assert TEST.code.splitlines()[-1].endswith("-m pytest")
 
 
-def test_tables_come_from_the_data(pytestconfig: pytest.Config) -> None:
-    check_tables(README, pytestconfig.getoption("update"))
+@pytest.mark.parametrize("document", ["README.md", "docs/performance.md"])
+def test_tables_come_from_the_data(document: str, pytestconfig: pytest.Config) -> None:
+    check_tables(ROOT / document, pytestconfig.getoption("update"))
 
 
 def test_readme_is_short_and_its_links_lead_somewhere() -> None:

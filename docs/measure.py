@@ -1,0 +1,57 @@
+"""Measure what docs/benchmark.json holds, which README.md, docs/performance.md and images/speed.png show.
+
+python docs/measure.py        # some ten minutes, on a machine that does nothing else
+"""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "docs/benchmark.json"
+PHOTOS = 1000
+COMMANDS = [
+    "benchmark",
+    "benchmark --runtimes compile",
+    "benchmark --archs shufflenet_v2_x0_5 shufflenet_v2_x1_5 shufflenet_v2_x2_0 --runtimes eager",
+    "benchmark --training",
+    "benchmark --folder PHOTOS",
+]
+
+
+def make_photos(directory: Path) -> None:
+    """JPEG files of about 500x375, the usual size of ImageNet's: parts of the sample photos, encoded anew."""
+    generator = random.Random(0)
+    samples = [Image.open(ROOT / "images" / name).convert("RGB") for name in ("cat.jpg", "coffee.jpg")]
+    for number in tqdm(range(PHOTOS), desc="photos"):
+        photo = samples[number % len(samples)]
+        width = generator.randint(photo.width // 2, photo.width)
+        height = min(photo.height, width * 3 // 4)
+        left, top = generator.randint(0, photo.width - width), generator.randint(0, photo.height - height)
+        part = photo.crop((left, top, left + width, top + height))
+        size = (500 + generator.randint(-20, 20), 375 + generator.randint(-20, 20))
+        part.resize(size, Image.Resampling.BICUBIC).save(directory / f"{number:04}.jpg", quality=90)
+
+
+def main() -> None:
+    runs = []
+    with tempfile.TemporaryDirectory() as directory:
+        make_photos(Path(directory))
+        for command in COMMANDS:
+            print(f"{command} ...", file=sys.stderr)
+            arguments = command.replace("PHOTOS", directory).split()
+            finished = subprocess.run(
+                [sys.executable, "-m", "shufflenetv2", *arguments, "--json"], check=True, stdout=subprocess.PIPE
+            )
+            runs.append({"command": f"python -m shufflenetv2 {command} --json", **json.loads(finished.stdout)})
+    RESULT.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
