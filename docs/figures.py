@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
 
+from shufflenetv2.benchmark import NAMES
 from shufflenetv2.manifest import load_manifest
 from shufflenetv2.routing import routing
 
@@ -161,17 +162,10 @@ def draw_speed() -> plt.Figure:
     """Photos a second, x1.0, from docs/benchmark.json: torchvision in both layouts beside the deploy form."""
     runs = json.loads((ROOT / "docs/benchmark.json").read_text())["runs"]
     rows = [row for run in runs for row in run["results"] if row["arch"] == "shufflenet_v2_x1_0"]
-    runtimes = {
-        "eager": "PyTorch",
-        "torchscript": "TorchScript",
-        "compile": "torch.compile",
-        "onnxruntime": "ONNX Runtime",
-        "openvino": "OpenVINO",
-    }
     bars = {("torchvision", "nchw"): GREY, ("torchvision", "channels-last"): BLUE, ("deploy", None): ORANGE}
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for axes, batch in zip(panels, (1, 16), strict=True):
-        for place, runtime in enumerate(runtimes):
+        for place, runtime in enumerate(NAMES):
             for offset, ((network, layout), colour) in zip((-0.27, 0, 0.27), bars.items(), strict=True):
                 speeds = [
                     row["images_per_second"]
@@ -182,7 +176,7 @@ def draw_speed() -> plt.Figure:
                 for value in speeds:
                     axes.barh(place + offset, value, 0.25, color=colour)
                     axes.text(value, place + offset, f" {value:.0f}", va="center", fontsize=8)
-        axes.set_yticks(range(len(runtimes)), runtimes.values())
+        axes.set_yticks(range(len(NAMES)), NAMES.values())
         axes.invert_yaxis()
         axes.margins(x=0.12)
         axes.set_title(f"batch {batch}", fontsize=11)

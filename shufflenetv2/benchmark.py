@@ -53,6 +53,13 @@ PACKAGES: dict[str, tuple[str, ...]] = {  # beyond torch and torchvision
     "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
 }
+NAMES = {  # as tables and figures call them
+    "eager": "PyTorch",
+    "torchscript": "TorchScript",
+    "compile": "torch.compile",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+}
 DEFAULT_RUNTIMES = ("eager", "torchscript", "onnxruntime", "openvino")
 
 Row = dict[str, Any]
@@ -227,6 +234,15 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def ratios(row: Row, separator: str) -> str:
+    """How many times as fast as torchvision in each of its layouts."""
+    return separator.join(f"{ratio:.2f}" for ratio in row.get("ratio_to_torchvision", {}).values())
+
+
+def share_of_gemm(row: Row) -> str:
+    return f"{row['share_of_gemm']:.0%}" if "share_of_gemm" in row else ""
+
+
 def table(report: Row) -> str:
     lines = [", ".join(f"{key} {value}" for key, value in report["machine"].items() if value is not None)]
     header = (
@@ -235,11 +251,9 @@ def table(report: Row) -> str:
     lines += [header + "  times torchvision (nchw, channels-last)  of GEMM"]
     for row in report["results"]:
         first, third = row["ms_quartiles"]
-        ratios = ", ".join(f"{ratio:.2f}" for ratio in row.get("ratio_to_torchvision", {}).values())
-        share = f"{row['share_of_gemm']:.0%}" if "share_of_gemm" in row else ""
         speed = f"{row['images_per_second']:.1f}" if "images_per_second" in row else f"{row.get('gflops', 0)} GF"
         lines.append(
             f"{row['arch']:20}{row['runtime']:13}{row['network']:13}{row['layout']:15}{row['batch']:>5}{row['ms']:>10.2f}"
-            f"{f'{first:.2f} - {third:.2f}':>20}{speed:>10}  {ratios:39}{share:>9}"
+            f"{f'{first:.2f} - {third:.2f}':>20}{speed:>10}  {ratios(row, ', '):39}{share_of_gemm(row):>9}"
         )
     return "\n".join(lines)

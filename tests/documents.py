@@ -13,6 +13,7 @@ from typing import Any
 
 from conftest import ROOT, StandIn
 
+from shufflenetv2.benchmark import NAMES, ratios, share_of_gemm
 from shufflenetv2.manifest import load_manifest
 
 BLOCK = re.compile(
@@ -91,62 +92,43 @@ def errors() -> str:
     return "\n".join(rows)
 
 
-RUNTIMES = {
-    "eager": "PyTorch",
-    "torchscript": "TorchScript, frozen",
-    "compile": "`torch.compile`, frozen",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-}
-
-
 def benchmark_rows() -> list[dict[str, Any]]:
     runs = json.loads((ROOT / "docs/benchmark.json").read_text())["runs"]
     return [row for run in runs for row in run["results"]]
 
 
-def compared(rows: list[dict[str, Any]], ours: str = "deploy") -> tuple[str, str, str]:
-    """torchvision's milliseconds in its layouts, ours, and how many times as fast that is."""
-    theirs = " / ".join(f"{row['ms']:.1f}" for row in rows if row["network"] == "torchvision")
-    best = min((row for row in rows if row["network"] == ours), key=lambda row: row["ms"])
-    return theirs, f"{best['ms']:.1f}", " / ".join(f"{ratio:.2f}" for ratio in best["ratio_to_torchvision"].values())
-
-
 def speed() -> str:
     """The table of README.md, from docs/benchmark.json."""
-    rows = [
+    lines = [
         "| | batch 1: torchvision | this | times | batch 16: torchvision | this | times |",
         "|---|---|---|---|---|---|---|",
     ]
-    for runtime, name in RUNTIMES.items():
+    rows = [row for row in benchmark_rows() if row["arch"] == "shufflenet_v2_x1_0"]
+    for runtime, name in NAMES.items():
         cells = [name]
         for batch in (1, 16):
-            cells += compared(
-                [
-                    row
-                    for row in benchmark_rows()
-                    if (row["arch"], row["runtime"], row["batch"]) == ("shufflenet_v2_x1_0", runtime, batch)
-                ]
-            )
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+            beside = [row for row in rows if (row["runtime"], row["batch"]) == (runtime, batch)]
+            theirs = [f"{row['ms']:.1f}" for row in beside if row["network"] == "torchvision"]
+            (ours,) = (row for row in beside if row["network"] == "deploy")
+            cells += [" / ".join(theirs), f"{ours['ms']:.1f}", ratios(ours, " / ")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def measurements() -> str:
     """The table of docs/performance.md: everything in docs/benchmark.json."""
-    rows = [
+    lines = [
         "| | batch | network | layout | ms (quartiles) | times torchvision | of GEMM |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in benchmark_rows():
-        ratios = " / ".join(f"{ratio:.2f}" for ratio in row.get("ratio_to_torchvision", {}).values())
-        share = f"{row['share_of_gemm']:.0%}" if "share_of_gemm" in row else ""
         first, third = row["ms_quartiles"]
-        rows.append(
+        lines.append(
             f"| {row['arch'].removeprefix('shufflenet_v2_')} {row['runtime']} | {row['batch']} | {row['network']} | "
-            f"{row['layout']} | {row['ms']:.2f} ({first:.2f} to {third:.2f}) | {ratios} | {share} |"
+            f"{row['layout']} | {row['ms']:.2f} ({first:.2f} to {third:.2f}) | {ratios(row, ' / ')} | "
+            f"{share_of_gemm(row)} |"
         )
-    return "\n".join(rows)
+    return "\n".join(lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -4,11 +4,10 @@ import copy
 import io
 import os
 import platform
-import subprocess
-import sys
 
 import pytest
 import torch
+from conftest import ROOT, run_python
 from torch import nn
 
 from shufflenetv2 import deployed as layers
@@ -299,17 +298,9 @@ with torch.inference_mode():
 print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 5 * resource.getpagesize() / 1e6)
 """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
+    environment["PYTHONWARNINGS"] = "ignore"  # torch.jit's deprecation
     fresh = {
-        name: float(
-            subprocess.run(
-                [sys.executable, "-W", "ignore", "-c", code, name],
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-        )
-        for name in ("unprepared", "prepared")
+        name: float(run_python(code, name, cwd=ROOT, env=environment).stdout) for name in ("unprepared", "prepared")
     }
     assert fresh["unprepared"] > 10  # MB; this shows that the test measures something
     assert fresh["prepared"] < 5
