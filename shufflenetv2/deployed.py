@@ -29,8 +29,8 @@ PRODUCT_LIMIT = 2**18
 def keep_freed_memory() -> None:
     """Have glibc's allocator, where that is the one in use, keep up to 62 MB of freed memory for the next forward pass.
 
-    It returns freed blocks to the system and gets them anew, page by page, for every activation. Each page costs as
-    much as computing on it: up to a third of a forward pass. But it raises the size from which it does so to that of
+    It returns freed blocks to the system and gets them anew, page by page, for every activation. Those page
+    faults took up to a quarter of a forward pass. But it raises the size from which it does so to that of
     the largest block, up to 32 MB, that it has seen freed so (mallopt(3), M_MMAP_THRESHOLD). One is freed here, unused.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
