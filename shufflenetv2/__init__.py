@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import (
         CacheError,
         CheckpointError,
+        DeviceError,
         DownloadError,
         ImageError,
         IntegrityError,
@@ -35,6 +36,7 @@ __all__ = [
     "SPECS",
     "CacheError",
     "CheckpointError",
+    "DeviceError",
     "DownloadError",
     "ImageError",
     "IntegrityError",

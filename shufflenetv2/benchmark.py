@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
+from .arguments import positive
 from .candidates import GEMM_SIZE, Candidate, Task, serve, write_onnx
-from .classify import positive
+from .errors import ImageError
 from .folders import BATCH_SIZE, find_photos
 from .model import SPECS
 from .sources import DEFAULT_ARCH, default_entry
@@ -66,8 +67,17 @@ Row = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--archs", nargs="+", choices=SPECS, default=[DEFAULT_ARCH], metavar="ARCH")
-    parser.add_argument("--batch", nargs="+", type=positive, default=[1, 16], metavar="N", help="default: 1 16")
+    parser.add_argument(
+        "--archs",
+        nargs="+",
+        choices=SPECS,
+        default=[DEFAULT_ARCH],
+        metavar="ARCH",
+        help=f"of {', '.join(SPECS)} (default: {DEFAULT_ARCH})",
+    )
+    parser.add_argument(
+        "--batch", nargs="+", type=positive, default=[1, 16], metavar="N", help="images at once (default: 1 16)"
+    )
     parser.add_argument("--threads", type=positive, help="default: PyTorch's, one a core")
     parser.add_argument("--runtimes", nargs="+", choices=PACKAGES, help="default: all installed ones but compile")
     parser.add_argument("--training", action="store_true", help="time training steps instead (96x96, batch 64, SGD)")
@@ -79,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     runtimes = choose_runtimes(arguments)
-    photos = tuple(find_photos([arguments.folder])) if arguments.folder else ()
+    photos = find_folder(arguments.folder) if arguments.folder else ()
     rows: list[Row] = []
     for arch in arguments.archs:
         with tempfile.TemporaryDirectory() as directory:
@@ -96,6 +106,17 @@ def run(arguments: argparse.Namespace) -> int:
     report = {"machine": machine(arguments.threads), "results": add_roofline(rows)}
     print(json.dumps(report, indent=1) if arguments.json else table(report))
     return 0
+
+
+def find_folder(folder: Path) -> tuple[Path, ...]:
+    """The photos of ``--folder``.
+
+    Raises:
+        ImageError: it is not a folder, or holds no photo.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"--folder {folder} is not a folder")
+    return tuple(find_photos([folder]))
 
 
 def choose_runtimes(arguments: argparse.Namespace) -> list[str]:
@@ -134,7 +155,7 @@ def measure(tasks: Sequence[Task], rounds: int) -> list[list[float]]:
     """Milliseconds of every step of each task, one process each, of which only one computes at any time.
 
     Raises:
-        RuntimeError: a process died or did not answer.
+        ChildProcessError: a process died or did not answer.
     """
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
@@ -171,7 +192,7 @@ def receive(connection: Any, task: Task) -> Any:
         reason = f"did not answer within {PATIENCE} s"
     except EOFError:
         reason = "died; its own message is above"
-    raise RuntimeError(f"the process of {task.candidate} {reason}")
+    raise ChildProcessError(f"the process of {task.candidate} {reason}")
 
 
 def summarise(tasks: Sequence[Task], times: Sequence[Sequence[float]]) -> list[Row]:

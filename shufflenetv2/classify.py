@@ -8,18 +8,12 @@ from pathlib import Path
 
 import torch.hub
 
+from .arguments import positive
 from .errors import ImageError
 from .folders import BATCH_SIZE, find_photos, read_ahead
 from .model import SPECS
 from .prediction import Classifier, Prediction
 from .sources import resolve
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,12 +9,14 @@ import html
 import importlib
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from .arguments import port
 from .errors import ImageError, ShuffleNetError
 from .manifest import PACKAGE, Entry, load_manifest
 from .model import SPECS
@@ -42,10 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="for example cpu or cuda:0 (default: CUDA if there is one)")
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1; on a Hugging Face Space 0.0.0.0)")
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860 up")
+    parser.add_argument("--port", type=port, help="default: the first free one from 7860 up")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    host = listening_address(arguments.host)
+    check_address(host, arguments.port)
     opening = resolve(arguments.arch, arguments.weights) if arguments.weights else _without_network(arguments.arch)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the photos are deleted on the way out
     with tempfile.TemporaryDirectory(prefix="shufflenetv2-demo-") as directory:
@@ -53,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         gradio = import_gradio(uploads)
         page = build_page(gradio, Classifiers(opening, arguments.device), uploads)
         try:
-            _, address, _ = page.launch(**launch_settings(gradio, arguments.host, arguments.port))
+            _, address, _ = page.launch(**launch_settings(gradio, host, arguments.port))
             print(f"{address} (Ctrl-C stops it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -61,6 +65,32 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             page.close(verbose=False)
     return 0
+
+
+def listening_address(host: str | None) -> str:
+    on_a_space = "SPACE_ID" in os.environ  # Hugging Face's own proxy stands in front
+    host = host or os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_a_space else "127.0.0.1")
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host  # as addresses of pages have it
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Try to listen, since Gradio tries a hundred ports for minutes where the address is at fault.
+
+    Raises:
+        OSError: the address is not this machine's, or the port is taken or forbidden.
+    """
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as trial:
+            if os.name == "posix":  # a port left a moment ago is free; on Windows this would share a taken one
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        where = f"{host} port {port}" if port else host
+        raise OSError(
+            f"cannot listen on {where}: {error.strerror}; --host takes an address of this machine, --port a free port"
+        ) from error
 
 
 def _without_network(arch: str | None) -> Source:
@@ -214,10 +244,9 @@ def _bars(predictions: list[Prediction]) -> dict[str, Any]:
     return {"label": predictions[0].label, "confidences": confidences}
 
 
-def launch_settings(gr: Any, host: str | None, port: int | None) -> dict[str, Any]:
-    on_a_space = "SPACE_ID" in os.environ  # Hugging Face's own proxy stands in front
+def launch_settings(gr: Any, host: str, port: int | None) -> dict[str, Any]:
     return {
-        "server_name": host or os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_a_space else "127.0.0.1"),
+        "server_name": host,
         "server_port": port,
         "max_file_size": MAX_BYTES,
         # The bundled semi-bold lacks glyphs; naming the two good weights keeps the page from asking for web fonts.

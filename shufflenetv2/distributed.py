@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .devices import choose_device
+
 
 @dataclass(frozen=True)
 class Group:
@@ -46,11 +48,12 @@ def join(device: str | None = None) -> Iterator[Group]:
 
     Args:
         device: ``None`` is the process's own CUDA device if there is one, else the CPU.
+
+    Raises:
+        DeviceError: the device cannot be used.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
+    chosen = choose_device(device)
     if chosen.type == "cuda" and chosen.index is None:
         chosen = torch.device("cuda", local_rank)
     if not dist.is_torchelastic_launched():

@@ -173,6 +173,7 @@ Raises:
     ImportError: Pillow is missing; the message has the pip line.
     ValueError: unknown architecture or weights; on a call, a photo that cannot be used.
     OSError, RuntimeError: the weights could not be fetched or do not fit.
+    RuntimeError: the device cannot be used on this machine.
 
 Example:
     >>> import torch

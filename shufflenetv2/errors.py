@@ -32,3 +32,7 @@ class ManifestError(ShuffleNetError, ValueError):
 
 class ImageError(ShuffleNetError, ValueError):
     """A photo cannot be used; the message names it and the reason."""
+
+
+class DeviceError(ShuffleNetError, RuntimeError):
+    """There is no such device, or it cannot be used on this machine."""

@@ -16,8 +16,8 @@ import torch
 import torch.hub
 from torch import nn
 
+from .arguments import positive
 from .building import build
-from .classify import positive
 from .distributed import Group, join
 from .folders import BATCH_SIZE, read_ahead
 from .labelled import LabelledPhotos, read_labelled

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__
+from .arguments import positive
 from .building import build
-from .classify import positive
 from .deployed import DeployedShuffleNetV2
 from .errors import ShuffleNetError
 from .model import SPECS

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .building import build
+from .devices import choose_device
 from .photos import Photo, PhotoTransform
 from .reloading import hub_call, made_by_hub
 from .sources import Source, resolve
@@ -42,11 +43,9 @@ class Classifier:
     ) -> None:
         if type(top) is not int or top < 1:
             raise ValueError(f"top must be an integer of at least 1, got {top!r:.80}")
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         self.source = source
         self.top = top
-        self.device = torch.device(device)
+        self.device = choose_device(device)
         self.deploy = deploy
         self.categories = source.categories
         self.model = build(source.arch, source, progress=progress, deploy=deploy).to(self.device)

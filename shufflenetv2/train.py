@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from .arguments import above_zero, fraction, from_zero, part, positive, seed, size, sized, workers
 from .augment import Augmentation, BatchTransform
 from .building import build
 from .checkpoint import Description
-from .classify import positive
 from .distributed import Group, join
 from .errors import ImageError
 from .labelled import LabelledPhotos, find_split, hold_out, read_labelled
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", default="default", help="where to start: a name from `weights list`, a checkpoint's path, or none")
     add("--freeze-backbone", action="store_true", help="train the classifier alone")
     add("--device", help="for example cpu or cuda (default: CUDA if there is one)")
-    add("--seed", type=int, default=0, help="of all random choices")
+    add("--seed", type=seed, default=0, help="of all random choices")
 
     add = with_default(parser.add_argument_group("schedule"))
     add("--epochs", type=positive, default=30, help="how often every photo is seen")
@@ -141,7 +141,7 @@ def make_recipe(arguments: argparse.Namespace, preprocess: Preprocess) -> Recipe
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         accumulate=arguments.accumulate,
-        sizes=tuple((size, share / whole) for size, share in sizes),
+        sizes=tuple((pixels, share / whole) for pixels, share in sizes),
         lr=arguments.lr,
         decay=arguments.decay,
         warmup=arguments.warmup,
@@ -170,40 +170,3 @@ def fingerprint(photos: LabelledPhotos) -> str:
     """Which photos these are, wherever the data set lies: a run is resumed on the same ones only."""
     names = "\n".join(f"{label}/{path.name}" for path, label in zip(photos.paths, photos.labels, strict=True))
     return f"{len(photos)} photos, {hashlib.sha256(names.encode()).hexdigest()[:16]}"
-
-
-def _bounded(text: str, low: float, high: float, wanted: str) -> float:
-    value = float(text)
-    if not low <= value <= high:
-        raise argparse.ArgumentTypeError(f"must be {wanted}, got {text}")
-    return value
-
-
-def fraction(text: str) -> float:
-    return _bounded(text, 0, 1 - 1e-9, "at least 0 and below 1")
-
-
-def part(text: str) -> float:
-    return _bounded(text, 1e-9, 1, "above 0 and at most 1")
-
-
-def above_zero(text: str) -> float:
-    return _bounded(text, 1e-12, 1e6, "above 0")
-
-
-def from_zero(text: str) -> float:
-    return _bounded(text, 0, 1e6, "at least 0")
-
-
-def workers(text: str) -> int:
-    return int(_bounded(str(int(text)), 0, 256, "from 0 to 256"))
-
-
-def size(text: str) -> int:
-    return int(_bounded(str(int(text)), 32, 2048, "from 32 to 2048 pixels"))
-
-
-def sized(text: str) -> tuple[int, float]:
-    """``SIZE`` or ``SIZE:SHARE``."""
-    pixels, _, share = text.partition(":")
-    return size(pixels), part(share or "1")

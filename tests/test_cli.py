@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -52,6 +53,65 @@ def test_calls_that_cannot_be_understood(arguments: list[str], hint: str, capsys
         cli.main(arguments)
     assert stopped.value.code == 2
     assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["classify", CAT, "--weights", "cifar10", "--device", "mars"],
+            "the device 'mars' cannot be used: ",
+        ),
+        (["classify", CAT, "--weights", "cifar10", "--device", "cuda:99"], "the device 'cuda:99' cannot be used: "),
+        (["classify", CAT, "--weights", "cifar10", "--device", "meta"], "the device 'meta' cannot be used: "),
+        (["evaluate", "photos", "--weights", "cifar10", "--device", "mars"], "the device 'mars' cannot be used: "),
+        (["train", "photos", "--held-out", "0", "--output", "run", "--device", "mars"], "the device 'mars' cannot be"),
+        (["benchmark", "--folder", "nowhere"], "--folder nowhere is not a folder"),
+        (["demo", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1: "),  # no machine's own (RFC 5737)
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[object],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        shutil.copy(CAT, tmp_path / "photos" / label)
+    assert cli.main([str(each) for each in arguments]) == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith(f"shufflenetv2: error: {told}")
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "wrong", "wanted"),
+    [
+        ("--batch-size", "x", "a whole number from 1 to 1000000"),
+        ("--batch-size", "0", "a whole number from 1 to 1000000"),
+        ("--lr", "nan", "above 0"),
+        ("--sizes", "64:2", "above 0 and at most 1"),
+        ("--sizes", "31", "a whole number of pixels from 32 to 2048"),
+        ("--warmup", "1", "at least 0 and below 1"),
+        ("--weight-decay", "-1", "at least 0"),
+    ],
+)
+def test_numbers_out_of_range(argument: str, wrong: str, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", "photos", "--output", "run", argument, wrong])
+    assert f"argument {argument}: must be {wanted}, got {wrong.removeprefix('64:')!r}" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_told_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert cli.main(["demo", "--port", port]) == 1
+    assert capsys.readouterr().err.startswith(f"shufflenetv2: error: cannot listen on 127.0.0.1 port {port}: ")
 
 
 @fault(38, "a bad photo among those to classify", "the rest goes on, its row is marked, exit status 1")
