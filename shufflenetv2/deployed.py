@@ -48,6 +48,14 @@ def recorded() -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_compiling()  # type: ignore[attr-defined, no-untyped-call]
 
 
+def compiled_now() -> bool:
+    """Whether torch.compile, not torch.export, records the network."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return False
+    else:  # noqa: RET505
+        return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+
+
 def runs_now_on_cpu(features: Tensor) -> bool:
     """Whether the CPU computes here and now: nothing records a graph (script, trace, export, compile) or gradients."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
@@ -115,6 +123,17 @@ def halved(features: Tensor) -> Tensor:
     return even
 
 
+def concatenated(pieces: list[Tensor]) -> Tensor:
+    """``torch.cat`` along the channels.
+
+    torch.compile would lay out a concatenation of slices as NCHW and convert it back for the next convolution; it is
+    told here that the channels are the innermost dimension.
+    """
+    if compiled_now():
+        return torch.cat([piece.permute(0, 2, 3, 1) for piece in pieces], dim=3).permute(0, 3, 1, 2)
+    return torch.cat(pieces, dim=1)
+
+
 class DeployedStage(nn.Module):
     """A downsampling unit and its basic units; the output's channels are in the order ``routing(...).orders[-1]``."""
 
@@ -137,9 +156,9 @@ class DeployedStage(nn.Module):
         deliver(self.branch1(features), self.sizes[0], self.readers[0], inboxes)
         deliver(self.branch2(features), self.sizes[1], self.readers[1], inboxes)
         for index, unit in enumerate(self.units):
-            output = unit(torch.cat(inboxes[index], dim=1))
+            output = unit(concatenated(inboxes[index]))
             deliver(output, self.sizes[index + 2], self.readers[index + 2], inboxes)
-        return torch.cat(inboxes[-1], dim=1)
+        return concatenated(inboxes[-1])
 
 
 def branch(in_channels: int, width: int, stride: int) -> nn.Sequential:

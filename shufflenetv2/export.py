@@ -34,7 +34,7 @@ Runtime = Callable[[Tensor], Tensor]
 
 
 class ExportError(ShuffleNetError, RuntimeError):
-    """The file that was written does not compute what the model does; it was deleted."""
+    """PyTorch could not write the file, or what it wrote does not compute what the model does; nothing is left."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def export(model: nn.Module, source: Source, form: Format, shape: Shape, output:
         What was compared and how much it differed, then what was written.
 
     Raises:
-        ExportError: the outputs differ by more than ``TOLERANCE``.
+        ExportError: it could not be written, or the outputs differ by more than ``TOLERANCE``.
         OSError: the file cannot be written.
     """
     metadata = {key: json.dumps(value(source), ensure_ascii=False) for key, value in METADATA.items()}
@@ -188,7 +188,12 @@ def export(model: nn.Module, source: Source, form: Format, shape: Shape, output:
         raise FileNotFoundError(f"there is no directory {output.parent} to write {output.name} into")
     try:
         with quiet():
-            form.write(model, shape, metadata, temporary)
+            try:
+                form.write(model, shape, metadata, temporary)
+            except RuntimeError as error:  # also what torch.export and torch.onnx raise
+                reason = str(error).strip().partition("\n")[0]
+                advice = "; with --fixed-batch N it need not allow every batch and size" if shape.dynamic else ""
+                raise ExportError(f"{output}: torch {torch.__version__} cannot write this: {reason}{advice}") from error
             runtime, found = form.read(temporary)
         if {key: found.get(key) for key in metadata} != metadata:
             raise ExportError(f"{output}: the categories and preprocessing came back altered; nothing was written")

@@ -28,6 +28,11 @@ ARCHS = ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shuf
 # What torch.hub gets to see of a checkout; tests, figures and documents make no difference to it.
 HUB_FILES = ("hubconf.py", "weights.json", "shufflenetv2")
 
+# torch 2.10's own max-pool asks, while it is exported, whether the size is odd, and so ties it down.
+needs_dynamic_sizes = pytest.mark.skipif(
+    torch.__version__.startswith("2.10."), reason="torch 2.10 exports no max-pool of dynamic size"
+)
+
 
 def reference_model(arch: str, seed: int = 0) -> torch.nn.Module:
     """torchvision's network, in eval mode, with BatchNorm statistics that are not the initial ones."""

@@ -23,7 +23,6 @@ SUFFIX = {"onnx": ".onnx", "torch-export": ".pt2", "torchscript": ".pt"}
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),  # the exporters', of their own older parts
     pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
-    pytest.mark.filterwarnings("ignore:`torch.jit"),
 ]
 
 
@@ -73,6 +72,21 @@ def test_a_failed_comparison_leaves_nothing(checkpoint, tmp_path, capsys, monkey
     assert main(call) == 1
     assert "nothing was written" in capsys.readouterr().err
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"an earlier export"]
+
+
+def test_what_torch_cannot_write(checkpoint, tmp_path, capsys, monkeypatch):
+    def refuse(*arguments):
+        raise RuntimeError("Constraints violated (height)!\nFor more information, ask someone else.")
+
+    monkeypatch.setitem(export.FORMATS, "torch-export", replace(export.FORMATS["torch-export"], write=refuse))
+    arguments = ["export", "--format", "torch-export", "-o", str(tmp_path / "m.pt2"), "--weights", str(checkpoint)]
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert told.endswith(
+        "cannot write this: Constraints violated (height)!; with --fixed-batch N it need not allow "
+        "every batch and size\n"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_packages_come_with_the_pip_line(monkeypatch, capsys):

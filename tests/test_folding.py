@@ -7,7 +7,7 @@ import platform
 
 import pytest
 import torch
-from conftest import ROOT, run_python
+from conftest import ROOT, needs_dynamic_sizes, run_python
 from torch import nn
 
 from shufflenetv2 import deployed as layers
@@ -222,7 +222,6 @@ def test_deepcopy():
 
 
 @torch.inference_mode()
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated since torch 2.11, and still in use
 @pytest.mark.parametrize("spec", SMALL_SPECS)
 def test_scripts(spec):
     deployed = deploy(randomised(spec))
@@ -232,6 +231,7 @@ def test_scripts(spec):
         assert relative_error(scripted(photos), deployed(photos)) < 1e-12
 
 
+@needs_dynamic_sizes
 @torch.inference_mode()
 def test_exports_with_dynamic_batch_and_size():
     deployed = deploy(randomised(TINY))

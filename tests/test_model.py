@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torchvision.models
+from conftest import needs_dynamic_sizes
 from torch import Tensor, nn
 
 from shufflenetv2.model import SPECS, ShuffleNetV2, Spec, interleave
@@ -189,8 +190,6 @@ def test_deep_copy_is_independent(evaluated: tuple[ShuffleNetV2, Tensor, Tensor]
         assert not torch.equal(copied(images), logits)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # the network must stay scriptable while torch scripts
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_scripts_and_traces(evaluated: tuple[ShuffleNetV2, Tensor, Tensor]) -> None:
     model, images, logits = evaluated
     with torch.no_grad():
@@ -206,6 +205,7 @@ def test_symbolic_trace_serves_both_layouts(evaluated: tuple[ShuffleNetV2, Tenso
         torch.testing.assert_close(graph(images.to(memory_format=torch.channels_last)), logits, rtol=1e-4, atol=1e-6)
 
 
+@needs_dynamic_sizes
 def test_exports_with_dynamic_batch_and_size(evaluated: tuple[ShuffleNetV2, Tensor, Tensor]) -> None:
     model, images, _ = evaluated
     dimensions = {0: torch.export.Dim("batch"), 2: torch.export.Dim("h", min=33), 3: torch.export.Dim("w", min=33)}
