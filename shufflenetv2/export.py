@@ -191,7 +191,7 @@ def export(model: nn.Module, source: Source, form: Format, shape: Shape, output:
             try:
                 form.write(model, shape, metadata, temporary)
             except RuntimeError as error:  # also what torch.export and torch.onnx raise
-                reason = str(error).strip().partition("\n")[0]
+                reason = str(error).strip().partition("\n")[0].rstrip(".")
                 advice = "; with --fixed-batch N it need not allow every batch and size" if shape.dynamic else ""
                 raise ExportError(f"{output}: torch {torch.__version__} cannot write this: {reason}{advice}") from error
             runtime, found = form.read(temporary)

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -199,6 +199,34 @@ def make_entry() -> Callable[..., Entry]:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(row, what, happens, evidence): a row of docs/faults.md")
+
+
+# How the reasons begin for which a test may be left out; CONTRIBUTING.md tells them in its own words.
+PERMITTED_SKIPS = (
+    "no GPU on this machine",
+    "needs Chromium",
+    "the CIFAR-10 photos are not here",
+    "needs root",
+    "needs the right to mount",
+    "needs unshare",
+    "needs port 53",
+    "ru_maxrss is POSIX",
+    "needs RLIMIT_AS",
+    "other allocators than glibc's",
+    "torch 2.10 exports no max-pool of dynamic size",
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: "pytest.CallInfo[None]"
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that is skipped for any other reason has failed."""
+    report = yield
+    if report.skipped and call.excinfo is not None and not str(call.excinfo.value).startswith(PERMITTED_SKIPS):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped for a reason that is not permitted: {call.excinfo.value}"
+    return report
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
