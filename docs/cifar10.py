@@ -3,15 +3,13 @@
 python docs/cifar10.py bundle RUN/best.pth                   # half precision -> shufflenetv2/bundled, weights.json
 python -m shufflenetv2 evaluate CIFAR10/test --arch shufflenet_v2_x0_5 --weights cifar10 --json > measured.json
 python docs/cifar10.py record measured.json "the machine, the date"  # what that measured -> weights.json
-python docs/cifar10.py draw RUN/log.csv CIFAR10/test         # the log and the pictures -> docs/cifar10/
+python docs/cifar10.py draw CIFAR10/test                     # the pictures of docs/cifar10/; its logs are copied by hand
 """
 
 import argparse
 import csv
 import hashlib
-import itertools
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ARCH, NAME = "shufflenet_v2_x0_5", "cifar10_v1"
 PICTURES = ROOT / "docs/cifar10"
 MANIFEST = ROOT / "weights.json"
+LOGS = ("run1.csv", "run2.csv", "run3.csv", "run3-end.csv")
 
 
 def bundle(best: Path) -> None:
@@ -107,17 +106,15 @@ def edit(**fields: Any) -> None:
     MANIFEST.write_text(text + "\n")
 
 
-def draw(log: Path, test: Path) -> None:
-    """The run's log and curves, the confusion matrix, and the mistakes the network is surest of."""
-    PICTURES.mkdir(exist_ok=True)
-    shutil.copyfile(log, PICTURES / "log.csv")
+def draw(test: Path) -> None:
+    """The curves of all runs, the confusion matrix, and the mistakes the network is surest of."""
     source = resolve(ARCH, NAME)
     photos = read_labelled(test, read_categories("cifar10.txt"))
     probabilities = answers(photos)
     matrix = torch.zeros(len(photos.categories), len(photos.categories), dtype=torch.int64)
     for label, answer in zip(photos.labels, probabilities.argmax(1).tolist(), strict=True):
         matrix[label, answer] += 1
-    save(curves(log), "curves.png")
+    save(curves([PICTURES / name for name in LOGS]), "curves.png")
     save(confusion(matrix, source.categories), "confusion.png")
     save(mistakes(photos, probabilities), "mistakes.png")
     print(f"{int(matrix.trace())} of {len(photos)} right")
@@ -132,10 +129,15 @@ def answers(photos: LabelledPhotos) -> torch.Tensor:
     return torch.cat([model(batch.images).softmax(1) for batch in batches])
 
 
-def curves(log: Path) -> Figure:
-    with open(log, newline="") as file:
-        rows = list(csv.DictReader(file))
-    epochs = [int(row["epoch"]) for row in rows]
+def curves(logs: list[Path]) -> Figure:
+    """One run after the other, a grey line where one ends."""
+    rows: list[dict[str, str]] = []
+    ends = []
+    for log in logs:
+        with open(log, newline="") as file:
+            rows += csv.DictReader(file)
+        ends.append(len(rows) + 0.5)
+    epochs = range(1, len(rows) + 1)
     figure = Figure(figsize=(8, 3), layout="constrained")
     for axes, column, label in zip(
         figure.subplots(1, 3),
@@ -145,9 +147,8 @@ def curves(log: Path) -> Figure:
     ):
         axes.plot(epochs, [float(row[column]) for row in rows], linewidth=1)
         axes.set(xlabel="epoch", title=label)
-        for before, row in itertools.pairwise(rows):
-            if before["size"] != row["size"]:
-                axes.axvline(int(before["epoch"]) + 0.5, color="grey", linewidth=0.5)
+        for end in ends[:-1]:
+            axes.axvline(end, color="grey", linewidth=0.5)
     return figure
 
 
@@ -190,7 +191,7 @@ if __name__ == "__main__":
     for function, arguments in (
         (bundle, {"best": Path}),
         (record, {"measured": Path, "by": str}),
-        (draw, {"log": Path, "test": Path}),
+        (draw, {"test": Path}),
     ):
         command = commands.add_parser(function.__name__, help=function.__doc__)
         for name, kind in arguments.items():

@@ -1,6 +1,6 @@
 """Measure what docs/benchmark.json holds, which README.md, docs/performance.md and images/speed.png show.
 
-python docs/measure.py        # some ten minutes, on a machine that does nothing else
+python docs/measure.py        # some twenty minutes, on a machine that does nothing else
 """
 
 import json
@@ -19,7 +19,7 @@ PHOTOS = 1000
 COMMANDS = [
     "benchmark",
     "benchmark --runtimes compile",
-    "benchmark --archs shufflenet_v2_x0_5 shufflenet_v2_x1_5 shufflenet_v2_x2_0 --runtimes eager",
+    "benchmark --archs shufflenet_v2_x0_5 shufflenet_v2_x1_5 shufflenet_v2_x2_0 --runtimes eager onnxruntime openvino",
     "benchmark --training",
     "benchmark --folder PHOTOS",
 ]

@@ -73,12 +73,12 @@ def pieces(images: Tensor) -> int:
         return math.ceil(pixels / PIXELS_AT_ONCE) if runs_now_on_cpu(images) else 1
 
 
-def is_small(features: Tensor) -> bool:
+def is_small(features: Tensor, limit: int = PRODUCT_LIMIT) -> bool:
     """Whether a 1x1 convolution of these is done as a matrix product."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return False
+        return features.is_cpu and features.numel() <= limit
     else:  # noqa: RET505
-        return runs_now_on_cpu(features) and features.numel() <= PRODUCT_LIMIT
+        return runs_now_on_cpu(features) and features.numel() <= limit
 
 
 class Pointwise(nn.Conv2d):
