@@ -3,7 +3,7 @@
 python docs/cifar10.py bundle RUN/best.pth                   # half precision -> shufflenetv2/bundled, weights.json
 python -m shufflenetv2 evaluate CIFAR10/test --arch shufflenet_v2_x0_5 --weights cifar10 --json > measured.json
 python docs/cifar10.py record measured.json "the machine, the date"  # what that measured -> weights.json
-python docs/cifar10.py draw CIFAR10/test                     # the pictures of docs/cifar10/; its logs are copied by hand
+python docs/cifar10.py draw CIFAR10/test                     # the pictures in docs/cifar10/, of the logs there
 """
 
 import argparse
