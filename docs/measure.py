@@ -19,7 +19,9 @@ PHOTOS = 1000
 COMMANDS = [
     "benchmark",
     "benchmark --runtimes compile",
-    "benchmark --archs shufflenet_v2_x0_5 shufflenet_v2_x1_5 shufflenet_v2_x2_0 --runtimes eager onnxruntime openvino",
+    "benchmark --archs shufflenet_v2_x0_5 --runtimes eager onnxruntime openvino",
+    "benchmark --archs shufflenet_v2_x1_5 --runtimes eager onnxruntime openvino",
+    "benchmark --archs shufflenet_v2_x2_0 --runtimes eager onnxruntime openvino",
     "benchmark --training",
     "benchmark --folder PHOTOS",
 ]
