@@ -53,9 +53,9 @@ def join(device: str | None = None) -> Iterator[Group]:
         DeviceError: the device cannot be used.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if device == "cuda" or (device is None and torch.cuda.is_available()):
+        device = f"cuda:{local_rank}"  # before it is tried: every process would take memory of the first GPU
     chosen = choose_device(device)
-    if chosen.type == "cuda" and chosen.index is None:
-        chosen = torch.device("cuda", local_rank)
     if not dist.is_torchelastic_launched():
         yield Group(0, 1, chosen)
         return
