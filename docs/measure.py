@@ -19,9 +19,10 @@ PHOTOS = 1000
 COMMANDS = [
     "benchmark",
     "benchmark --runtimes compile",
-    "benchmark --archs shufflenet_v2_x0_5 --runtimes eager onnxruntime openvino",
-    "benchmark --archs shufflenet_v2_x1_5 --runtimes eager onnxruntime openvino",
-    "benchmark --archs shufflenet_v2_x2_0 --runtimes eager onnxruntime openvino",
+    *(
+        f"benchmark --archs shufflenet_v2_{width} --runtimes eager onnxruntime openvino"
+        for width in ("x0_5", "x1_5", "x2_0")
+    ),
     "benchmark --training",
     "benchmark --folder PHOTOS",
 ]

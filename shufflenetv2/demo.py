@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 def listening_address(host: str | None) -> str:
     on_a_space = "SPACE_ID" in os.environ  # Hugging Face's own proxy stands in front
     host = host or os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_a_space else "127.0.0.1")
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host  # as addresses of pages have it
+    return host.strip("[]")  # around IPv6 addresses in those of pages
 
 
 def check_address(host: str, port: int | None) -> None:
@@ -80,7 +80,7 @@ def check_address(host: str, port: int | None) -> None:
         OSError: the address is not this machine's, or the port is taken or forbidden.
     """
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         with socket.socket(family, kind, protocol) as trial:
             if os.name == "posix":  # a port left a moment ago is free; on Windows this would share a taken one
@@ -246,7 +246,7 @@ def _bars(predictions: list[Prediction]) -> dict[str, Any]:
 
 def launch_settings(gr: Any, host: str, port: int | None) -> dict[str, Any]:
     return {
-        "server_name": host,
+        "server_name": f"[{host}]" if ":" in host else host,
         "server_port": port,
         "max_file_size": MAX_BYTES,
         # The bundled semi-bold lacks glyphs; naming the two good weights keeps the page from asking for web fonts.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__
-from .arguments import positive
+from .arguments import SMALLEST_EXPORTED_SIZE, exported_size, positive
 from .building import build
 from .deployed import DeployedShuffleNetV2
 from .errors import ShuffleNetError
@@ -28,7 +28,6 @@ from .sources import Source, resolve
 SAMPLE_PHOTO = Path(__file__).resolve().parent.parent / "images" / "cat.jpg"  # in a checkout, not in a wheel
 # Of the largest logit. Runtimes add float32 numbers in other orders: through some 50 layers about 1e-6 is seen.
 TOLERANCE = 1e-4
-SMALLEST_SIZE = 33  # at 32 the last stage has one pixel, and torch.export takes that for a constant
 
 Runtime = Callable[[Tensor], Tensor]
 
@@ -52,7 +51,7 @@ class Shape:
     def constraints(self) -> tuple[dict[int, torch.export.Dim]] | None:
         if not self.dynamic:
             return None
-        height, width = (torch.export.Dim(name, min=SMALLEST_SIZE) for name in ("height", "width"))
+        height, width = (torch.export.Dim(name, min=SMALLEST_EXPORTED_SIZE) for name in ("height", "width"))
         return ({0: torch.export.Dim("batch"), 2: height, 3: width},)
 
 
@@ -135,20 +134,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arch", choices=SPECS, help="default: the one the weights are for, or shufflenet_v2_x1_0")
     parser.add_argument("--weights", default="default", help="a name from `weights list`, or the path of a checkpoint")
     parser.add_argument("--plain", action="store_true", help="the network as trained, not its deploy form")
-    parser.add_argument("--size", type=image_size, default=224, help="height and width of the example (default: 224)")
+    parser.add_argument(
+        "--size", type=exported_size, default=224, help="height and width of the example (default: 224)"
+    )
     parser.add_argument(
         "--fixed-batch",
         type=positive,
         metavar="N",
         help="allow no other input than N images of --size, for runtimes that ask for it (default: any batch and size)",
     )
-
-
-def image_size(text: str) -> int:
-    size = int(text)
-    if size < SMALLEST_SIZE:
-        raise argparse.ArgumentTypeError(f"must be at least {SMALLEST_SIZE}, got {size}")
-    return size
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -58,10 +58,7 @@ def test_calls_that_cannot_be_understood(arguments: list[str], hint: str, capsys
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (
-            ["classify", CAT, "--weights", "cifar10", "--device", "mars"],
-            "the device 'mars' cannot be used: ",
-        ),
+        (["classify", CAT, "--weights", "cifar10", "--device", "mars"], "the device 'mars' cannot be used: "),
         (["classify", CAT, "--weights", "cifar10", "--device", "cuda:99"], "the device 'cuda:99' cannot be used: "),
         (["classify", CAT, "--weights", "cifar10", "--device", "meta"], "the device 'meta' cannot be used: "),
         (["evaluate", "photos", "--weights", "cifar10", "--device", "mars"], "the device 'mars' cannot be used: "),

@@ -1,11 +1,9 @@
 """A test is only left out for a reason that CONTRIBUTING.md lists."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-from conftest import ROOT
+from conftest import ROOT, run_python
 
 
 def test_a_skip_without_permission_fails(tmp_path: Path) -> None:
@@ -16,9 +14,10 @@ def test_a_skip_without_permission_fails(tmp_path: Path) -> None:
         "@pytest.mark.skip(reason='later')\n"
         "def test_marked(): pass\n"
     )
-    command = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-q", "test_skips.py"]
+    program = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    arguments = ("-p", "conftest", "-p", "no:cacheprovider", "-q", "test_skips.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    result = run_python(program, *arguments, cwd=tmp_path, env=environment, check=False)
     assert result.returncode == 1
     assert "1 failed, 1 skipped, 1 error" in result.stdout
     assert "not permitted: no time" in result.stdout
