@@ -19,7 +19,7 @@ def _alias(package):
     state = [str(package)]
     for file in [*sorted(package.rglob("*.py")), package.parent / "weights.json"]:
         stat = file.stat()
-        state.append(f"{file.name} {stat.st_size} {stat.st_mtime_ns}")
+        state.append(f"{file.relative_to(package.parent).as_posix()} {stat.st_size} {stat.st_mtime_ns}")
     return "_shufflenetv2_" + _hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
 
 

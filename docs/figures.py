@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
 
-from shufflenetv2.benchmark import NAMES
-from shufflenetv2.manifest import load_manifest
-from shufflenetv2.routing import routing
+from shufflenetv2.commands.benchmark import NAMES
+from shufflenetv2.network.routing import routing
+from shufflenetv2.weights.manifest import load_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "images"

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
         ManifestError,
         ShuffleNetError,
     )
-    from .folding import deploy
-    from .model import SPECS, ShuffleNetV2, Spec
+    from .network.deploy import deploy
+    from .network.model import SPECS, ShuffleNetV2, Spec
 
 __version__ = "1.0.0"
 
@@ -54,7 +54,7 @@ __all__ = [
     "shufflenet_v2_x2_0",
 ]
 
-_HOMES = {"SPECS": ".model", "ShuffleNetV2": ".model", "Spec": ".model", "deploy": ".folding"}
+_HOMES = {"deploy": ".network.deploy", **dict.fromkeys(("SPECS", "ShuffleNetV2", "Spec"), ".network.model")}
 
 
 def __getattr__(name: str) -> object:

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, purpose in COMMANDS.items():
             command = commands.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
             if name == asked:
-                module = importlib.import_module(f".{name}", __package__)
+                module = importlib.import_module(f".commands.{name}", __package__)
                 module.add_arguments(command)
         arguments = parser.parse_args(argv)
         status: int = module.run(arguments)

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from . import __version__
-from .building import build
-from .manifest import load_manifest
-from .model import SPECS
+from .builder import build
+from .network.model import SPECS
 from .sources import DEFAULT_ARCH, default_entry, find_entry, is_path, resolve
+from .weights.manifest import load_manifest
 
 if TYPE_CHECKING:
-    from .photos import PhotoTransform
-    from .prediction import Classifier
+    from .inference import Classifier
+    from .photos.transform import PhotoTransform
 
 REPOSITORY = f"org/repo:v{__version__}"  # in the documentation's examples, which pin the release they describe
 
@@ -148,7 +148,7 @@ def classifier(
     deploy: bool = True,
     progress: bool = True,
 ) -> "Classifier":
-    from .prediction import Classifier
+    from .inference import Classifier
 
     return Classifier(resolve(arch, weights), top=top, device=device, deploy=deploy, progress=progress)
 
@@ -184,7 +184,7 @@ Example:
 
 
 def preprocess(arch: str | None = None, weights: Any = "default", *, in_channels: int = 3) -> "PhotoTransform":
-    from .photos import PhotoTransform
+    from .photos.transform import PhotoTransform
 
     source = resolve(arch, weights)
     return PhotoTransform(source.preprocess, in_channels, source.reference)

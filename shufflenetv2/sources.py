@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoint as checkpoints
-from .checkpoint import Checkpoint
-from .download import fetch
 from .errors import CheckpointError
 from .files import read_regular
-from .manifest import Entry, Preprocess, load_manifest, read_categories
-from .model import SPECS
+from .network.model import SPECS
+from .weights import checkpoint as checkpoints
+from .weights.checkpoint import Checkpoint
+from .weights.manifest import Entry, Preprocess, load_manifest, read_categories
+from .weights.obtain import fetch
 
 DEFAULT_ARCH = "shufflenet_v2_x1_0"
 MAX_BYTES = 1_000_000_000  # of a checkpoint file of the user's own; the widest network in float64 has 60 MB

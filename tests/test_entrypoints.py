@@ -10,11 +10,12 @@ import torch
 from conftest import ARCHS, StandIn, checkpoint_bytes, reference_model
 from torch import nn
 
-from shufflenetv2 import entrypoints, manifest, sources
-from shufflenetv2.checkpoint import Description, write_checkpoint
+from shufflenetv2 import entrypoints, sources
 from shufflenetv2.errors import CheckpointError
-from shufflenetv2.manifest import Metrics, load_manifest, read_categories
-from shufflenetv2.model import SPECS, ShuffleNetV2
+from shufflenetv2.network.model import SPECS, ShuffleNetV2
+from shufflenetv2.weights import manifest
+from shufflenetv2.weights.checkpoint import Description, write_checkpoint
+from shufflenetv2.weights.manifest import Metrics, load_manifest, read_categories
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
 

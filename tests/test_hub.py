@@ -130,7 +130,7 @@ def test_the_committed_archive_lists_and_loads(stand_in: StandIn, tmp_path: Path
 def marked_copy(target: Path, mark: str) -> Path:
     """A revision whose network says which one it is."""
     copy_repository(target)
-    with open(target / "shufflenetv2/model.py", "a") as file:
+    with open(target / "shufflenetv2/network/model.py", "a") as file:
         file.write(f"\n\nShuffleNetV2.mark = {mark!r}\n")
     return target
 
@@ -152,7 +152,7 @@ def test_changed_code_is_loaded_anew(stand_in: StandIn, tmp_path: Path) -> None:
         "import sys, torch, pathlib\n"
         "load = lambda: torch.hub.load(sys.argv[1], 'shufflenet_v2_x0_5', source='local').mark\n"
         "print(load())\n"
-        "file = pathlib.Path(sys.argv[1], 'shufflenetv2/model.py')\n"
+        "file = pathlib.Path(sys.argv[1], 'shufflenetv2/network/model.py')\n"
         "file.write_text(file.read_text().replace(\"'old'\", \"'new'\"))\n"
         "print(load())"
     )

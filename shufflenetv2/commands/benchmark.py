@@ -1,0 +1,280 @@
+"""``benchmark``: speed beside torchvision in the same runtime, each candidate in a process of its own, in turn.
+
+Alternating: whatever else the machine does meanwhile falls on all alike. Medians with quartiles, and the ratio of the
+medians. The roofline is the rate of one large single-precision matrix product, measured in the same rounds.
+"""
+
+import argparse
+import datetime
+import importlib.util
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ImageError
+from ..network.model import SPECS
+from ..photos.folders import BATCH_SIZE, find_photos
+from ..sources import DEFAULT_ARCH, default_entry
+from ..timing import GEMM_SIZE, Candidate, Task, serve, write_onnx
+from .options import positive
+
+ROUNDS = 8
+FOLDER_ROUNDS = 3
+TRAINING_BATCH = 64
+PATIENCE = 600  # seconds a process may take to get ready or to answer; torch.compile takes a minute
+
+_NCHW, _LAST = "nchw", "channels-last"
+_BOTH = [("torchvision", _NCHW), ("torchvision", _LAST), ("plain", _NCHW), ("plain", _LAST), ("deploy", _NCHW)]
+_FILES = [("torchvision", _NCHW), ("plain", _NCHW), ("deploy", _NCHW)]  # a file of ONNX knows one layout
+CANDIDATES = {
+    "eager": [*_BOTH, ("gemm", _NCHW)],
+    "torchscript": _BOTH,
+    "compile": [("torchvision", _LAST), ("plain", _LAST), ("deploy", _LAST)],
+    "onnxruntime": _FILES,
+    "openvino": _FILES,
+    "cuda": _BOTH,
+    "training": _BOTH[:4],
+    "folder": [("torchvision", _NCHW), ("deploy", _NCHW)],
+}
+PACKAGES: dict[str, tuple[str, ...]] = {  # beyond torch and torchvision
+    "eager": (),
+    "torchscript": (),
+    "compile": (),
+    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+NAMES = {  # as tables and figures call them
+    "eager": "PyTorch",
+    "torchscript": "TorchScript",
+    "compile": "torch.compile",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+}
+DEFAULT_RUNTIMES = ("eager", "torchscript", "onnxruntime", "openvino")
+
+Row = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--archs",
+        nargs="+",
+        choices=SPECS,
+        default=[DEFAULT_ARCH],
+        metavar="ARCH",
+        help=f"of {', '.join(SPECS)} (default: {DEFAULT_ARCH})",
+    )
+    parser.add_argument(
+        "--batch", nargs="+", type=positive, default=[1, 16], metavar="N", help="images at once (default: 1 16)"
+    )
+    parser.add_argument("--threads", type=positive, help="default: PyTorch's, one a core")
+    parser.add_argument("--runtimes", nargs="+", choices=PACKAGES, help="default: all installed ones but compile")
+    parser.add_argument("--training", action="store_true", help="time training steps instead (96x96, batch 64, SGD)")
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="classify a folder's photos instead, beside torchvision's way"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object with all the numbers")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    runtimes = choose_runtimes(arguments)
+    photos = find_folder(arguments.folder) if arguments.folder else ()
+    rows: list[Row] = []
+    for arch in arguments.archs:
+        with tempfile.TemporaryDirectory() as directory:
+            for runtime in runtimes:
+                batches = {"training": [TRAINING_BATCH], "folder": [BATCH_SIZE]}.get(runtime, arguments.batch)
+                for batch in batches:
+                    print(f"{arch}, {runtime}, batch {batch} ...", file=sys.stderr, flush=True)
+                    base = Task(Candidate(runtime, "", ""), arch, batch, arguments.threads, photos)
+                    tasks = [replace(base, candidate=Candidate(runtime, *names)) for names in CANDIDATES[runtime]]
+                    if runtime in ("onnxruntime", "openvino"):
+                        tasks = [with_onnx_file(task, Path(directory)) for task in tasks]
+                    times = measure(tasks, FOLDER_ROUNDS if runtime == "folder" else ROUNDS)
+                    rows += summarise(tasks, times)
+    report = {"machine": machine(arguments.threads), "results": add_roofline(rows)}
+    print(json.dumps(report, indent=1) if arguments.json else table(report))
+    return 0
+
+
+def find_folder(folder: Path) -> tuple[Path, ...]:
+    """The photos of ``--folder``.
+
+    Raises:
+        ImageError: it is not a folder, or holds no photo.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"--folder {folder} is not a folder")
+    return tuple(find_photos([folder]))
+
+
+def choose_runtimes(arguments: argparse.Namespace) -> list[str]:
+    """What was asked for, or all the default ones that are installed.
+
+    Raises:
+        ImportError: a package is missing, with the pip line.
+    """
+    needed = {"torchvision"}
+    if arguments.folder or arguments.training:
+        runtimes = ["folder"] * bool(arguments.folder) + ["training"] * arguments.training
+    elif arguments.runtimes:
+        runtimes = arguments.runtimes
+        needed |= {package for runtime in runtimes for package in PACKAGES[runtime]}
+    else:
+        runtimes = [runtime for runtime in DEFAULT_RUNTIMES if not missing(PACKAGES[runtime])]
+        runtimes += ["cuda"] * torch.cuda.is_available()
+    lacking = missing(sorted(needed))
+    if lacking:
+        raise ImportError(f"this benchmark needs {', '.join(lacking)}; type: pip install {' '.join(lacking)}")
+    return runtimes
+
+
+def missing(packages: Sequence[str]) -> list[str]:
+    return [package for package in packages if importlib.util.find_spec(package) is None]
+
+
+def with_onnx_file(task: Task, directory: Path) -> Task:
+    path = directory / f"{task.candidate.network}.onnx"
+    if not path.exists():
+        write_onnx(task, path)
+    return replace(task, onnx_file=path)
+
+
+def measure(tasks: Sequence[Task], rounds: int) -> list[list[float]]:
+    """Milliseconds of every step of each task, one process each, of which only one computes at any time.
+
+    Raises:
+        ChildProcessError: a process died or did not answer.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        connections = []
+        for task in tasks:
+            connection, theirs = context.Pipe()
+            process = context.Process(target=serve, args=(theirs, task))  # not a daemon: a loader has workers
+            process.start()
+            theirs.close()
+            stack.callback(process.join)
+            stack.callback(connection.close)
+            stack.callback(stop, connection)
+            receive(connection, task)  # one after the other: compiling and warming up alone
+            connections.append(connection)
+        times: list[list[float]] = [[] for _ in tasks]
+        for _ in range(rounds):
+            for task, connection, milliseconds in zip(tasks, connections, times, strict=True):
+                connection.send("round")
+                milliseconds += receive(connection, task)
+    return times
+
+
+def stop(connection: Any) -> None:
+    try:
+        connection.send(None)
+    except OSError:
+        return  # it has died already, and its error was raised where it was noticed
+
+
+def receive(connection: Any, task: Task) -> Any:
+    try:
+        if connection.poll(PATIENCE):
+            return connection.recv()
+        reason = f"did not answer within {PATIENCE} s"
+    except EOFError:
+        reason = "died; its own message is above"
+    raise ChildProcessError(f"the process of {task.candidate} {reason}")
+
+
+def summarise(tasks: Sequence[Task], times: Sequence[Sequence[float]]) -> list[Row]:
+    """A row a task: quartiles in milliseconds, images a second, and the ratio to torchvision in the same rounds."""
+    quartiles = [
+        statistics.quantiles(each, n=4, method="inclusive") if len(each) > 1 else [each[0]] * 3 for each in times
+    ]
+    references = {
+        task.candidate.layout: middle
+        for task, (_, middle, _) in zip(tasks, quartiles, strict=True)
+        if task.candidate.network == "torchvision"
+    }
+    rows = []
+    for task, (first, median, third) in zip(tasks, quartiles, strict=True):
+        count = len(task.photos) or task.batch
+        row = {"arch": task.arch, **asdict(task.candidate), "batch": task.batch}
+        row |= {"ms": round(median, 3), "ms_quartiles": [round(first, 3), round(third, 3)]}
+        if task.candidate.network != "gemm":
+            row["images_per_second"] = round(1000 * count / median, 2)
+            row["ratio_to_torchvision"] = {layout: round(middle / median, 3) for layout, middle in references.items()}
+        rows.append(row)
+    return rows
+
+
+def add_roofline(rows: list[Row]) -> list[Row]:
+    """Each inference row's share of the rate of a matrix product measured beside it, where one was."""
+    rates = {
+        (row["arch"], row["batch"]): 2 * GEMM_SIZE**3 / row["ms"] / 1e6 for row in rows if row["network"] == "gemm"
+    }
+    for row in rows:
+        rate = rates.get((row["arch"], row["batch"]))
+        if rate is None or row["runtime"] in ("training", "folder", "cuda"):
+            continue
+        if row["network"] == "gemm":
+            row["gflops"] = round(rate, 1)
+        else:
+            gflops = 2 * default_entry(row["arch"]).macs * row["batch"] / row["ms"] / 1e6
+            row["share_of_gemm"] = round(gflops / rate, 3)
+    return rows
+
+
+def machine(threads: int | None) -> Row:
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": threads or torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def cpu_name() -> str:
+    information = Path("/proc/cpuinfo")  # Linux
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def ratios(row: Row, separator: str) -> str:
+    """How many times as fast as torchvision in each of its layouts."""
+    return separator.join(f"{ratio:.2f}" for ratio in row.get("ratio_to_torchvision", {}).values())
+
+
+def share_of_gemm(row: Row) -> str:
+    return f"{row['share_of_gemm']:.0%}" if "share_of_gemm" in row else ""
+
+
+def table(report: Row) -> str:
+    lines = [", ".join(f"{key} {value}" for key, value in report["machine"].items() if value is not None)]
+    header = (
+        f"{'arch':20}{'runtime':13}{'network':13}{'layout':15}{'batch':>5}{'ms':>10}{'quartiles':>20}{'images/s':>10}"
+    )
+    lines += [header + "  times torchvision (nchw, channels-last)  of GEMM"]
+    for row in report["results"]:
+        first, third = row["ms_quartiles"]
+        speed = f"{row['images_per_second']:.1f}" if "images_per_second" in row else f"{row.get('gflops', 0)} GF"
+        lines.append(
+            f"{row['arch']:20}{row['runtime']:13}{row['network']:13}{row['layout']:15}{row['batch']:>5}{row['ms']:>10.2f}"
+            f"{f'{first:.2f} - {third:.2f}':>20}{speed:>10}  {ratios(row, ', '):39}{share_of_gemm(row):>9}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,135 @@
+"""What training does to the photos: one by one in the loaders' processes, then batch by batch beside the model.
+
+The loaders decode, and what needs the whole photo happens there. Shifting, flipping, enlarging and mixing are done on
+the batch: one tensor operation instead of hundreds, which matters where the photos are small.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from ..errors import ImageError
+from ..photos.labelled import LabelledPhotos
+from ..photos.transform import open_photo
+from ..weights.manifest import Preprocess
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The choices of the command line.
+
+    ``photo_size`` asks for photos of that many pixels a side, shifted by up to an eighth and then enlarged to the
+    training size; ``None`` cuts a random part of at least ``min_scale`` of the area out of the full photo.
+    """
+
+    photo_size: int | None = None
+    min_scale: float = 0.25
+    flip: bool = True
+    trivial: bool = False
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+class TrainingPhotos(Dataset[tuple[Tensor | ImageError, int]]):
+    """Decoded photos, augmented one by one: ``uint8 (3, S, S)`` and the label.
+
+    A photo that cannot be used comes back as its ``ImageError``, not raised: the traceback that a DataLoader would
+    wrap around it says nothing to the user.
+    """
+
+    def __init__(self, photos: LabelledPhotos, augmentation: Augmentation, size: int) -> None:
+        self.photos = photos
+        steps: list[nn.Module] = []
+        if augmentation.photo_size is None:
+            steps.append(v2.RandomResizedCrop(size, scale=(augmentation.min_scale, 1.0), antialias=True))
+        else:
+            steps += [v2.Resize(augmentation.photo_size, antialias=True), v2.CenterCrop(augmentation.photo_size)]
+        if augmentation.trivial:
+            steps.append(v2.TrivialAugmentWide())
+        steps.append(v2.PILToTensor())
+        if augmentation.erase:
+            steps.append(v2.RandomErasing(augmentation.erase))
+        self.transform = v2.Compose(steps)
+        # The common case of photos that have the size asked for costs only its decoding.
+        plain = augmentation.photo_size is not None and not (augmentation.trivial or augmentation.erase)
+        self.ready_size = (augmentation.photo_size, augmentation.photo_size) if plain else None
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> tuple[Tensor | ImageError, int]:
+        try:
+            image = open_photo(self.photos.paths[index])
+        except ImageError as error:
+            return error, self.photos.labels[index]
+        if image.size == self.ready_size:
+            return _to_tensor(image), self.photos.labels[index]
+        return self.transform(image), self.photos.labels[index]
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1)
+
+
+def collate(items: Sequence[tuple[Tensor | ImageError, int]]) -> tuple[Tensor, Tensor] | ImageError:
+    """``uint8 (N, 3, S, S)`` and ``int64 (N,)``, or the first error among the photos."""
+    images = []
+    for image, _ in items:
+        if isinstance(image, ImageError):
+            return image
+        images.append(image)
+    return torch.stack(images), torch.tensor([label for _, label in items])
+
+
+class BatchTransform:
+    """``uint8 (N, 3, S, S)`` and labels to what the network learns from.
+
+    Draws from torch's global random state. Enlarging is bilinear, as in ``PhotoTransform``: where Pillow rounds to
+    whole values, this does not.
+    """
+
+    def __init__(self, augmentation: Augmentation, preprocess: Preprocess, num_classes: int) -> None:
+        self.augmentation = augmentation
+        self.mean = [255 * each for each in preprocess.mean]
+        self.std = [255 * each for each in preprocess.std]
+        mixers: list[v2.Transform] = []
+        if augmentation.mixup:
+            mixers.append(v2.MixUp(alpha=augmentation.mixup, num_classes=num_classes))
+        if augmentation.cutmix:
+            mixers.append(v2.CutMix(alpha=augmentation.cutmix, num_classes=num_classes))
+        self.mix = v2.RandomChoice(mixers) if mixers else None
+
+    def __call__(self, images: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Images ``float32 (N, 3, size, size)``; labels ``int64 (N,)``, or ``float32 (N, num_classes)`` if mixed."""
+        if self.augmentation.photo_size is not None:
+            images = shift(images, images.shape[-1] // 8)
+        if self.augmentation.flip:
+            flipped = torch.rand(len(images)) < 0.5
+            images = torch.where(flipped.view(-1, 1, 1, 1).to(images.device), images.flip(-1), images)
+        batch = images.to(torch.float32)
+        if batch.shape[-1] != size:
+            batch = F.interpolate(batch, (size, size), mode="bilinear", align_corners=False)
+        batch = v2.functional.normalize(batch, self.mean, self.std)
+        if self.mix is not None:
+            batch, labels = self.mix(batch, labels)
+        return batch, labels
+
+
+def shift(images: Tensor, most: int) -> Tensor:
+    """Move every image ``(N, C, H, W)`` by its own random offset of at most ``most`` pixels, mirroring at the edges."""
+    height, width = images.shape[-2:]
+    padded = F.pad(images.to(torch.float32), (most, most, most, most), mode="reflect").to(images.dtype)
+    offsets = torch.randint(0, 2 * most + 1, (2, len(images), 1), device="cpu").to(images.device)
+    rows = offsets[0] + torch.arange(height, device=images.device)  # (N, H)
+    columns = offsets[1] + torch.arange(width, device=images.device)  # (N, W)
+    which = torch.arange(len(images), device=images.device).view(-1, 1, 1)
+    moved = padded.permute(0, 2, 3, 1)[which, rows.unsqueeze(2), columns.unsqueeze(1)]  # (N, H, W, C)
+    return moved.permute(0, 3, 1, 2)

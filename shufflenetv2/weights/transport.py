@@ -1,0 +1,259 @@
+"""One URL becomes one reply, bounded in redirects, in bytes and in time, whatever the server does.
+
+requests and urllib3 bound each single read but not the whole: a header or body that drips byte by byte hangs for ever,
+and while a name is looked up there is not even a socket to time out. So each transfer has a daemon thread of its own,
+which the caller leaves, shutting its sockets, when the deadline is over or nothing has moved for too long.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase, HTTPBasicAuth
+
+from .. import __version__
+
+MAX_REDIRECTS = 5
+CONNECT_SECONDS = 4.0  # for each address of a host; the next one, say IPv4 after a dead IPv6, is tried then
+
+_CHUNK = 1 << 16  # bytes
+_REDIRECTS = (301, 302, 303, 307, 308)
+_HEADERS = {
+    "User-Agent": f"shufflenetv2/{__version__}",
+    "Accept-Encoding": "identity",  # the bytes of the file, not of a compressed copy
+}
+
+
+class UnreachableError(OSError):
+    """Not even a connection came about in time."""
+
+
+class RedirectError(ValueError):
+    """A redirect that is not followed."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the last hop said. The body is read for status 200 alone, and never beyond ``limit + 1`` bytes."""
+
+    status: int
+    headers: Mapping[str, str]  # case does not matter
+    body: bytes
+
+
+def public(url: str) -> str:
+    """The URL without user, password, query and fragment, fit for messages and logs."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def receive(
+    url: str, limit: int, *, plain_http: bool, patience: float, deadline: float, on_bytes: Callable[[int], None]
+) -> Reply:
+    """GET ``url``.
+
+    Args:
+        url: https, or http if ``plain_http``.
+        limit: the bytes expected; reading stops one byte later.
+        plain_http: accept http, in a chain of redirects that has not been https yet.
+        patience: seconds without progress (a connection, a reply, a part of the body) after which to give up.
+        deadline: ``time.monotonic()`` value at which to give up in any case.
+        on_bytes: called in this thread with the number of bytes received so far.
+
+    Raises:
+        UnreachableError: no connection in time.
+        TimeoutError: no progress, or the deadline is over.
+        Exception: whatever requests, urllib3 and the operating system raise.
+    """
+    transfer = _Transfer(url, limit, plain_http, patience)
+    seen, moved = transfer.progress, time.monotonic()
+    try:
+        while not transfer.done.wait(max(0.0, min(0.1, deadline - time.monotonic()))):
+            now = time.monotonic()
+            if transfer.progress != seen:
+                seen, moved = transfer.progress, now
+                on_bytes(seen.received)
+            if now >= deadline or now - moved >= patience:
+                kind = TimeoutError if seen.connections else UnreachableError
+                reason = "the time for all attempts is over" if now >= deadline else f"no progress for {patience:g} s"
+                raise kind(f"{reason} ({seen})")
+    finally:
+        transfer.abandon()
+    on_bytes(transfer.progress.received)
+    return transfer.result()
+
+
+class _Progress(NamedTuple):
+    connections: int = 0
+    replies: int = 0  # more than one after redirects
+    received: int = 0  # bytes of the body
+
+    def __str__(self) -> str:
+        if not self.connections:
+            return "no connection yet"
+        return f"{self.received} bytes received" if self.replies else "connected, no reply yet"
+
+
+class _Transfer:
+    """A GET in a daemon thread."""
+
+    def __init__(self, url: str, limit: int, plain_http: bool, patience: float) -> None:
+        self.progress = _Progress()
+        self.done = threading.Event()
+        self._limit, self._patience = limit, patience
+        self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()  # over _sockets and _abandoned
+        self._abandoned = False
+        self._outcome: Reply | Exception
+        threading.Thread(
+            target=self._run, args=(url, plain_http), name=f"shufflenetv2 {public(url)}", daemon=True
+        ).start()
+
+    def result(self) -> Reply:
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+    def abandon(self) -> None:
+        """Wake the thread from whatever read it hangs in."""
+        with self._lock:
+            self._abandoned = True
+            for each in self._sockets:
+                with suppress(OSError):  # it may be closed already
+                    each.shutdown(socket.SHUT_RDWR)
+
+    def watch(self, new: socket.socket) -> None:
+        """Remember a duplicate: TLS detaches the socket it wraps, and the duplicate still shuts the connection."""
+        with self._lock:
+            if self._abandoned:
+                raise TimeoutError("abandoned")
+            self._sockets.append(new.dup())
+        self.progress = self.progress._replace(connections=len(self._sockets))
+
+    def _run(self, url: str, plain_http: bool) -> None:
+        try:
+            with _Session() as session:
+                for scheme in ("https://", "http://"):
+                    session.mount(scheme, _WatchedAdapter(self))
+                self._outcome = self._follow(session, url, plain_http)
+        except Exception as error:  # handed over to the caller's thread
+            self._outcome = error
+        finally:
+            with self._lock:
+                for each in self._sockets:
+                    each.close()
+                self._sockets.clear()
+            self.done.set()
+
+    def _follow(self, session: "_Session", url: str, plain_http: bool) -> Reply:
+        for hop in range(1, MAX_REDIRECTS + 2):
+            plain_http = _check_scheme(url, plain_http)
+            with session.get(
+                url,
+                auth=_auth(url),
+                headers=_HEADERS,
+                stream=True,
+                allow_redirects=False,
+                # The caller gives up first, and says more; the timeout for reads is there for a thread left behind.
+                timeout=(min(CONNECT_SECONDS, self._patience), 2 * self._patience),
+            ) as response:
+                self.progress = self.progress._replace(replies=hop)
+                if response.status_code not in _REDIRECTS:
+                    body = self._read(response.raw) if response.status_code == 200 else b""
+                    return Reply(response.status_code, response.headers, body)
+                target = session.target(response)
+            if target is None:
+                raise RedirectError(f"status {response.status_code} without a Location")
+            url = urljoin(url, target)
+        raise RedirectError(f"more than {MAX_REDIRECTS} redirects, the last one to {public(url)}")
+
+    def _read(self, raw: Any) -> bytes:
+        # read1 returns what there is, read waits for all it was asked for; urllib3 1.26 has only the latter.
+        read = getattr(raw, "read1", raw.read)
+        chunks: list[bytes] = []
+        received = 0
+        try:
+            while received <= self._limit:
+                chunk = read(min(_CHUNK, self._limit + 1 - received), decode_content=False)
+                if not chunk:
+                    break
+                chunks.append(chunk)
+                received += len(chunk)
+                self.progress = self.progress._replace(received=received)
+        except (urllib3.exceptions.HTTPError, OSError):
+            # A Content-Length that is too long shows here, after the last byte. The manifest decides, not the header.
+            if received != self._limit:
+                raise
+        return b"".join(chunks)
+
+
+def _check_scheme(url: str, plain_http: bool) -> bool:
+    """Refuse anything but https, and http where it is allowed; whether the next hop may be plain http."""
+    scheme = urlsplit(url).scheme
+    if scheme != "https" and not (scheme == "http" and plain_http):
+        raise RedirectError(f"refused to go to {public(url)}: only https is followed")
+    return scheme == "http"
+
+
+def _auth(url: str) -> AuthBase:
+    """The credentials in the URL or none: requests would look into ``.netrc`` otherwise."""
+    parts = urlsplit(url)
+    return HTTPBasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else _NoAuth()
+
+
+class _NoAuth(AuthBase):
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+class _Session(requests.Session):
+    """A session whose redirects are followed by hand.
+
+    Even with ``allow_redirects=False`` requests prepares the next request, and reads the whole body of the redirect
+    for it, however large; without a target it does not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # requests reads REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE, which come first, but not what Python and OpenSSL read.
+        bundle = os.environ.get("SSL_CERT_FILE", "")
+        self.verify = bundle if os.path.isfile(bundle) else True
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
+
+    def target(self, response: requests.Response) -> str | None:
+        return super().get_redirect_target(response)
+
+
+class _WatchedAdapter(HTTPAdapter):
+    """Shows each new socket to the transfer, which can then shut it while a header or a handshake is awaited."""
+
+    def __init__(self, transfer: _Transfer) -> None:
+        self._transfer = transfer
+        super().__init__(max_retries=0)
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        if "ConnectionCls" not in vars(pool):
+            pool.ConnectionCls = _watched(pool.ConnectionCls, self._transfer)
+        return pool
+
+
+def _watched(connection_class: Any, transfer: _Transfer) -> Any:
+    class Watched(connection_class):  # type: ignore[misc]  # HTTP, HTTPS or SOCKS: known at run time
+        def _new_conn(self) -> socket.socket:
+            new: socket.socket = super()._new_conn()
+            transfer.watch(new)
+            return new
+
+    return Watched

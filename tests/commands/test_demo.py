@@ -1,0 +1,257 @@
+"""The web demo as its visitor sees it: a real headless Chromium, and not one request that leaves the machine."""
+
+import functools
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from conftest import ROOT, StandIn, run_python
+from playwright.sync_api import Page, expect, sync_playwright
+
+from shufflenetv2.commands import demo
+from shufflenetv2.photos.transform import MAX_BYTES
+from shufflenetv2.weights.manifest import load_manifest
+
+expect.set_options(timeout=60_000)  # a loaded machine may take its time
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and "CI" not in os.environ, reason="needs Chromium (Debian: apt-get install chromium)"
+)
+OTHER = "shufflenet_v2_x0_5/imagenet1k_v1"
+
+
+@dataclass(eq=False)
+class Demo:
+    """A running demo, and what a visitor needs to know of it."""
+
+    process: "subprocess.Popen[str]"
+    address: str
+    uploads: Path
+    stand_in: StandIn
+    home: Path
+
+    @functools.cache  # noqa: B019 -- lives as long as the module's tests
+    def classify(self, photo: Path, weights: str) -> str:
+        """What the command line says of the same photo."""
+        arch, _, name = weights.partition("/")
+        command = [sys.executable, "-m", "shufflenetv2", "classify", str(photo), "--arch", arch, "--weights", name]
+        result = subprocess.run(
+            [*command, "--json"],
+            cwd=self.stand_in.repository,
+            env=self.stand_in.environment(self.home),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return str(json.loads(result.stdout)["predictions"][0]["label"])
+
+
+@pytest.fixture(scope="module")
+def served(stand_in: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    home = tmp_path_factory.mktemp("visited")
+    elsewhere = socket.create_server(("127.0.0.1", 0))  # whatever the server wants of another machine arrives here
+    elsewhere.setblocking(False)
+    proxy = f"http://127.0.0.1:{elsewhere.getsockname()[1]}"
+    temporary = tmp_path_factory.mktemp("temporary")
+    shutil.copytree(ROOT / "images", stand_in.repository / "images", dirs_exist_ok=True)
+    weights = ("shufflenet_v2_x1_0", OTHER)
+    run_python(
+        "import sys; from shufflenetv2.__main__ import main; sys.exit(main(['weights', 'fetch', *sys.argv[1:]]))",
+        *weights,
+        cwd=stand_in.repository,
+        env=stand_in.environment(home),
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shufflenetv2", "demo"],
+        cwd=stand_in.repository,
+        env=stand_in.environment(
+            home, TMPDIR=str(temporary), HTTP_PROXY=proxy, HTTPS_PROXY=proxy, NO_PROXY="127.0.0.1"
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.fullmatch(r"(http://127\.0\.0\.1:\d+/) \(Ctrl-C stops it\)\n", line)
+    if not found:
+        process.kill()
+        raise AssertionError(f"{line!r}\n{process.communicate()[1]}")
+    [uploads] = temporary.glob("shufflenetv2-demo-*")
+    yield Demo(process, found[1], uploads, stand_in, home)
+    with pytest.raises(BlockingIOError):
+        elsewhere.accept()
+    elsewhere.close()
+    # SIGTERM ends it like Ctrl-C: the visitors' photos are gone, and nothing else was ever printed.
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 0
+    assert not uploads.exists()
+
+
+@pytest.fixture
+def page(served: Demo, tmp_path: Path) -> Iterator[Page]:
+    """The demo in a browser of its own. Whatever the browser asks for comes from loopback."""
+    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    asked: list[str] = []
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path / "profile",
+            executable_path=CHROMIUM,
+            headless=True,
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic", *quiet],
+            viewport={"width": 1000, "height": 760},
+            timeout=180_000,
+        )
+        context.set_default_timeout(60_000)
+        context.on("request", lambda request: asked.append(request.url))
+        page = context.new_page()
+        page.goto(served.address)
+        expect(page.locator("#photo input[type=file]")).to_be_attached()
+        yield page
+        context.close()
+    assert asked
+    assert {urlsplit(url).hostname for url in asked if not url.startswith(("data:", "blob:"))} == {"127.0.0.1"}
+
+
+def choose(page: Page, weights: str) -> None:
+    page.locator("#weights input").click()
+    page.get_by_role("option", name=weights).click()
+
+
+def upload(page: Page, photo: Path) -> None:
+    page.locator("#photo input[type=file]").set_input_files(photo)
+
+
+def expect_top(page: Page, label: str) -> None:
+    expect(page.get_by_test_id("label-output-value")).to_have_text(label)
+
+
+def test_uploaded_cat_gets_the_label_of_the_command_line(page: Page, served: Demo, pytestconfig: pytest.Config) -> None:
+    opening = page.locator("#weights input").input_value()
+    bundled = [str(entry) for entry in load_manifest() if entry.path]
+    assert opening == (bundled or ["shufflenet_v2_x1_0/imagenet1k_v1"])[0]
+
+    cat = ROOT / "images/cat.jpg"
+    upload(page, cat)
+    expect_top(page, served.classify(cat, opening))
+    expect(page.locator("#labels button.confidence-set")).to_have_count(demo.TOP)
+    expect(page.locator("#duration")).to_have_text(
+        re.compile(r"^\s*\d+ ms on \w+: \d+ ms to read the photo, \d+ ms for the network\s*$")
+    )
+
+    if pytestconfig.getoption("update"):
+        page.screenshot(path=ROOT / "docs/demo.png")
+
+    choose(page, OTHER)
+    expect_top(page, served.classify(cat, OTHER))
+
+
+def test_sample_photos_are_a_click_away(page: Page, served: Demo) -> None:
+    for index, photo in enumerate(demo.sample_photos()):
+        page.locator("#samples button.gallery-item").nth(index).click()
+        expect_top(page, served.classify(photo, page.locator("#weights input").input_value()))
+    assert index == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"<b>just text</b>", "the file is no image of a known format (JPEG, PNG, WEBP, GIF, BMP); it begins with"),
+        (b"", "the file is empty, expected an image"),
+        ((ROOT / "images/cat.jpg").read_bytes()[:20_000], "is the file complete?"),
+    ],
+    ids=["text", "empty", "cut"],
+)
+def test_a_bad_file_shows_its_error_and_no_bars(page: Page, tmp_path: Path, content: bytes, told: str) -> None:
+    upload(page, ROOT / "images/cat.jpg")
+    expect(page.get_by_test_id("label-output-value")).to_be_visible()
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(content)
+    upload(page, bad)
+    expect(page.get_by_test_id("toast-body")).to_contain_text(told)
+    if b"<b>" in content:
+        expect(page.get_by_test_id("toast-body")).to_contain_text("<b>just text")
+    expect(page.get_by_test_id("label-output-value")).to_have_count(0)
+    expect(page.locator("#duration")).not_to_contain_text("ms")
+
+
+def test_a_file_over_the_limit_is_refused(page: Page, served: Demo, tmp_path: Path) -> None:
+    big = tmp_path / "big.jpg"
+    big.write_bytes((ROOT / "images/cat.jpg").read_bytes().ljust(MAX_BYTES + 1))
+    upload(page, big)  # refused by the page itself
+    expect(page.get_by_test_id("toast-body")).to_contain_text("exceed the maximum allowed size")
+    assert send(served.address, big).status_code == 413  # refused by the server, whatever page it comes from
+    assert all(path.stat().st_size < MAX_BYTES for path in served.uploads.rglob("*"))
+
+
+def send(address: str, photo: Path) -> requests.Response:
+    with photo.open("rb") as file:
+        return requests.post(address + "gradio_api/upload", files={"files": file})
+
+
+def ask(address: str, photo: object, weights: object) -> dict[str, Any]:
+    """What a request that comes from no page is answered: the outcome of one event of Gradio's queue."""
+    config = requests.get(address + "config").json()
+    [event] = [each["id"] for each in config["dependencies"] if each["api_name"] == "answer"]
+    session = {"session_hash": secrets.token_hex(8)}
+    call = {"data": [photo, weights], "fn_index": event, **session}
+    requests.post(address + "gradio_api/queue/join", json=call).raise_for_status()
+    with requests.get(address + "gradio_api/queue/data", params=session, stream=True, timeout=30) as answers:
+        for line in answers.iter_lines():
+            message = json.loads(line.removeprefix(b"data: ") or b"{}")
+            if message.get("msg") == "process_completed":
+                return dict(message["output"])
+    raise AssertionError("the queue gave no answer")
+
+
+def test_a_request_reads_nothing_but_uploads(served: Demo) -> None:
+    """Gradio hands on any path that a request names: a photo elsewhere on the server must stay unread."""
+    weights = "shufflenet_v2_x1_0/imagenet1k_v1"
+    cat = ROOT / "images/cat.jpg"
+    [uploaded] = send(served.address, cat).json()
+    outcome = ask(served.address, {"path": uploaded}, weights)
+    assert outcome["data"][0]["label"] == served.classify(cat, weights)
+    linked = served.uploads / "link.jpg"
+    linked.symlink_to(cat)
+    for path in (str(cat), f"{served.uploads}/../cat.jpg", str(linked), "cat\0.jpg", ""):
+        outcome = ask(served.address, {"path": path}, weights)
+        assert outcome["error"] == "the photo was not uploaded through this page", path
+    assert "there are no weights" in ask(served.address, {"path": uploaded}, "../../weights.pth")["error"]
+
+
+def test_visitors_at_the_same_time_get_their_own_labels(served: Demo) -> None:
+    def visit(photo: Path) -> str:
+        [uploaded] = send(served.address, photo).json()
+        return str(ask(served.address, {"path": uploaded}, OTHER)["data"][0]["label"])
+
+    photos = demo.sample_photos()
+    with ThreadPoolExecutor(12) as visitors:
+        labels = list(visitors.map(visit, photos * 6))
+    assert labels == [served.classify(photo, OTHER) for photo in photos] * 6
+
+
+def test_without_gradio_the_pip_line_is_told(stand_in: StandIn, tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['gradio'] = None\nfrom shufflenetv2.__main__ import main; sys.exit(main(['demo']))"
+    )
+    result = run_python(program, cwd=stand_in.repository, env=stand_in.environment(tmp_path), check=False)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.endswith(
+        "shufflenetv2: error: the demo needs Gradio, which is not installed; type: pip install 'gradio>=6.31,<7'\n"
+    )

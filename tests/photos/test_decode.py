@@ -1,0 +1,597 @@
+"""No image costs more than a stated memory and time or fails with anything but ImageError; the rest look as they do
+to a person."""
+
+import io
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image, ImageDraw
+from support.fault_rows import fault
+
+from shufflenetv2.errors import ImageError
+from shufflenetv2.photos import structure
+from shufflenetv2.photos import transform as photos
+from shufflenetv2.photos.folders import read_ahead
+from shufflenetv2.photos.transform import PhotoTransform, open_photo
+from shufflenetv2.weights.manifest import load_manifest
+
+PREPROCESS = load_manifest()[0].preprocess
+CAT, COFFEE = ROOT / "images/cat.jpg", ROOT / "images/coffee.jpg"
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
+
+def encode(image: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def thumbnail(path: Path = CAT, size: tuple[int, int] = (48, 36)) -> Image.Image:
+    with Image.open(path) as photograph:
+        return photograph.resize(size)
+
+
+def png_chunk(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(width: int, height: int, data: bytes = b"", bits: int = 8, colour: int = 0) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+# Row 38: what is no image.
+
+
+def test_reading_no_file_twice_leaks_no_descriptor(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    before = len(os.listdir("/proc/self/fd"))
+    for name in (tmp_path, tmp_path / "fifo", tmp_path / "missing"):
+        for _ in range(20):
+            with pytest.raises(ImageError):
+                open_photo(name)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(make, message, id=name, marks=fault(38, what, "ImageError names the file and the reason"))
+        for name, what, make, message in (
+            ("text", "not an image", lambda path: path.write_bytes(b"hello"), "no image of a known format"),
+            ("empty", "empty file", lambda path: path.write_bytes(b""), "is empty, expected an image"),
+            ("directory", "directory", lambda path: path.mkdir(), "is a directory, expected a regular file"),
+            ("fifo", "FIFO", os.mkfifo, "is a pipe, a socket or a device, expected a regular file"),
+            ("device", "device", lambda path: path.symlink_to("/dev/zero"), "is a pipe, a socket or a device"),
+            ("missing", "no such file", lambda path: None, "cannot be opened: No such file or directory"),
+            (
+                "svg", "image of another format", lambda path: path.write_bytes(b"<svg xmlns='x'/>"),
+                "no image of a known format",
+            ),
+            (
+                "tiff", "image of another format",
+                lambda path: path.write_bytes(encode(thumbnail(), "TIFF")), "no image of a known format",
+            ),
+            (
+                "eps", "image of another format",
+                lambda path: path.write_bytes(encode(thumbnail(), "EPS")), "no image of a known format",
+            ),
+        )
+    ],
+)  # fmt: skip
+def test_no_image(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    make(path)
+    with pytest.raises(ImageError, match=message) as caught:
+        open_photo(path)
+    assert str(caught.value).startswith(str(path))
+
+
+@fault(38, "cut image", "ImageError: is the file complete?")
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("part", [0.05, 0.3, 0.6, 0.9])
+def test_a_cut_image(format: str, part: float) -> None:
+    data = encode(thumbnail(), format)
+    assert open_photo(data).size == (48, 36)
+    with pytest.raises(ImageError):
+        open_photo(data[: int(part * len(data))], name="cut")
+
+
+@fault(38, "a bad photo in a batch", "the batch goes on, its row is marked")
+def test_the_batch_goes_on(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.jpg" for index in range(5)]
+    for path in paths:
+        path.write_bytes(encode(thumbnail(), "JPEG"))
+    paths[1].write_bytes(b"hello")
+    paths[3].unlink()
+    os.mkfifo(paths[3])
+    transform = PhotoTransform(PREPROCESS)
+    batches = list(read_ahead(paths, transform, batch_size=3))
+    assert [path for batch in batches for path in batch.paths] == paths
+    assert [bool(error) for batch in batches for error in batch.errors] == [False, True, False, True, False]
+    images = torch.cat([batch.images for batch in batches if batch.images is not None])
+    assert torch.equal(images, torch.cat([transform(paths[index]) for index in (0, 2, 4)]))
+
+
+# Row 39: bombs.
+
+
+class Undecoded:
+    """Fails the test if pixels are decoded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def load(image: Image.Image) -> None:
+            raise AssertionError("decoded")
+
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(data, message, id=name, marks=fault(39, what, "ImageError before decoding, naming the setting"))
+        for name, what, data, message in (
+            (
+                "pixels", "pixel bomb", lambda: png_of(10_000, 5_001),
+                r"10000x5001 pixels, more .* raise shufflenetv2\.photos\.MAX_PIXELS",
+            ),
+            ("many", "pixel bomb", lambda: png_of(60_000, 60_000), "MAX_PIXELS and PIL.Image.MAX_IMAGE_PIXELS"),
+            ("warned", "pixel bomb", lambda: png_of(10_000, 10_000), "MAX_PIXELS"),
+            (
+                "webp", "pixel bomb",
+                lambda: b"RIFF\x16\0\0\0WEBPVP8X\n\0\0\0\x10\0\0\0" + b"\xfe\x3f\0" * 2, "16383x16383 pixels",
+            ),
+            (
+                "bytes", "byte bomb", lambda: b"\xff\xd8\xff" + bytes(32_000_000),
+                "larger than the 32,000,000 bytes .* raise .*MAX_BYTES",
+            ),
+        )
+    ],
+)  # fmt: skip
+def test_a_bomb(data: Callable[[], bytes], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb"
+    path.write_bytes(data())
+    Undecoded(monkeypatch)
+    with pytest.raises(ImageError, match=message):
+        open_photo(path)
+
+
+def test_the_bounds_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(thumbnail(), "PNG")
+    monkeypatch.setattr(photos, "MAX_PIXELS", 48 * 36 - 1)
+    with pytest.raises(ImageError, match=r"48x36 pixels, more than the 1,727 allowed"):
+        open_photo(data)
+    monkeypatch.setattr(photos, "MAX_PIXELS", 48 * 36)
+    assert open_photo(data).size == (48, 36)
+    monkeypatch.setattr(photos, "MAX_BYTES", len(data) - 1)
+    with pytest.raises(ImageError, match=r"MAX_BYTES"):
+        open_photo(data)
+
+
+def repeated_scan(times: int, side: int = 64) -> bytes:
+    """A progressive JPEG whose last scan comes again and again: each is a pass over the whole picture."""
+    data = encode(Image.new("L", (side, side), 128), "JPEG", progressive=True)
+    end = data.rindex(b"\xff\xd9")
+    return data[:end] + data[data.rindex(b"\xff\xda") : end] * times + data[end:]
+
+
+def empty_segments(times: int) -> bytes:
+    data = encode(thumbnail(), "JPEG")
+    return data[:2] + b"\xff\xe5\x00\x02" * times + data[2:]
+
+
+def empty_chunks(times: int) -> bytes:
+    data = encode(thumbnail(), "PNG")
+    start = data.index(b"IDAT") - 4
+    return data[:start] + png_chunk(b"prVt") * times + data[start:]
+
+
+@pytest.mark.parametrize(
+    ("make", "allowed", "message"),
+    [
+        pytest.param(make, allowed, message, id=name,
+                     marks=fault(39, f"a bomb of {what}", "ImageError before decoding"))
+        for name, what, make, allowed, message in (
+            ("scans", "JPEG scans", repeated_scan, 50, "has more than 64 scans"),
+            ("segments", "JPEG segments", empty_segments, 9_000, "has more than 10,000 segments"),
+            ("chunks", "PNG chunks", empty_chunks, 99_000, "has more than 100,000 chunks"),
+        )
+    ],
+)  # fmt: skip
+def test_a_bomb_of_parts(
+    make: Callable[[int], bytes], allowed: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert open_photo(make(allowed)).mode == "RGB"
+    bomb = make(allowed + 2_000)
+    Undecoded(monkeypatch)
+    with pytest.raises(ImageError, match=message):
+        open_photo(bomb)
+
+
+def test_scans_cannot_hide_behind_a_reserved_marker() -> None:
+    data = repeated_scan(100)
+    first = data.index(b"\xff\xda")
+    scan_data = first + 2 + int.from_bytes(data[first + 2 : first + 4], "big")
+    hidden = data[:scan_data] + b"\xff\x02\xff\xfe" + data[scan_data:]
+    assert structure.excess(hidden) == "more than 64 scans"
+
+
+@pytest.mark.parametrize("file", [CAT, COFFEE], ids=lambda each: each.name)
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"icc_profile": bytes(300_000), "comment": b"hello"}])
+def test_ordinary_files_have_no_excess(file: Path, options: dict[str, object]) -> None:
+    assert structure.excess(file.read_bytes()) is None
+    assert structure.excess(encode(thumbnail(file, (500, 400)), "JPEG", **options)) is None
+
+
+@pytest.mark.parametrize("size", [(1, 1), (48, 36), (300, 2)])
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"alpha": True}, {"animated": True}], ids=str)
+def test_the_size_of_a_webp_is_read_from_its_header(size: tuple[int, int], options: dict[str, bool]) -> None:
+    image = thumbnail(size=size).convert("RGBA")
+    image.putalpha(128 if options.get("alpha") else 255)
+    more = {"save_all": True, "append_images": [Image.new("RGBA", size)]} if options.get("animated") else {}
+    data = encode(image, "WEBP", lossless="lossless" in options, **more)
+    assert structure.webp_size(data) == size
+
+
+@fault(39, "extreme aspect ratio", "beyond 16:1 only the crop is computed")
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (2, 30_000), (16, 257)])
+def test_an_extreme_aspect_ratio(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    resized: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def record(image: Image.Image, target: tuple[int, int], *arguments: object) -> Image.Image:
+        resized.append(target)
+        return resize(image, target, *arguments)
+
+    image = Image.new("RGB", size, "white")
+    ImageDraw.Draw(image).point([(size[0] // 2, size[1] // 2)], fill="black")
+    data = encode(image, "PNG")
+    monkeypatch.setattr(Image.Image, "resize", record)
+    output = PhotoTransform(PREPROCESS)(data)
+    assert output.shape == (1, 3, 224, 224)
+    assert max(resized[0]) == 16 * min(resized[0])
+    assert output.min() < output.max()  # the middle of the picture is what was looked at
+
+
+# Row 40: what a person sees.
+
+
+def corners(image: Image.Image) -> list[tuple[int, ...]]:
+    """The four corners, clockwise from the top left, of a picture that was painted in four colours."""
+    right, bottom = image.width - 1, image.height - 1
+    return [image.getpixel(place) for place in ((0, 0), (right, 0), (right, bottom), (0, bottom))]
+
+
+RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
+
+
+def painted() -> Image.Image:
+    image = Image.new("RGB", (40, 20))
+    for colour, place in ((RED, (0, 0)), (GREEN, (20, 0)), (BLUE, (20, 10)), (YELLOW, (0, 10))):
+        image.paste(colour, (*place, place[0] + 20, place[1] + 10))
+    return image
+
+
+# How a camera held that way stores the picture, by the tag's meaning (EXIF 2.32, 4.6.4): row 0 and column 0 are ...
+STORED = {
+    1: lambda image: image,
+    2: lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    3: lambda image: image.rotate(180),
+    4: lambda image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+    5: lambda image: image.transpose(Image.Transpose.TRANSPOSE),
+    6: lambda image: image.rotate(90, expand=True),
+    7: lambda image: image.transpose(Image.Transpose.TRANSVERSE),
+    8: lambda image: image.rotate(-90, expand=True),
+}
+
+
+@fault(40, "EXIF orientation", "upright")
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])
+def test_orientation(format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}, "PNG": {}}[format]
+    data = encode(STORED[orientation](painted()), format, exif=exif, **options)
+    image = open_photo(data)
+    assert image.size == (40, 20)
+    for seen, colour in zip(corners(image), (RED, GREEN, BLUE, YELLOW), strict=True):
+        assert all(abs(a - b) <= 3 for a, b in zip(seen, colour, strict=True))
+
+
+@fault(40, "damaged EXIF", "the picture as it lies")
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")  # Pillow's own
+@pytest.mark.parametrize("tail", [b"", b"II*\0", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff" + b"\xff" * 40])
+def test_damaged_exif(tail: bytes) -> None:
+    data = encode(painted(), "JPEG", exif=b"Exif\0\0" + tail)
+    assert open_photo(data).size == (40, 20)
+
+
+def with_alpha(mode: str, hidden: tuple[int, int, int]) -> Image.Image:
+    """The left half opaque and dark, the right half transparent with ``hidden`` underneath."""
+    image = Image.new("RGBA", (40, 20), (*hidden, 0))
+    image.paste((20, 20, 20, 255), (0, 0, 20, 20))
+    return image.convert(mode)
+
+
+@fault(40, "alpha", "on white, whatever colour hides beneath")
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "RGBa"])
+@pytest.mark.parametrize("hidden", [(0, 0, 0), (255, 0, 0)])
+def test_alpha(mode: str, hidden: tuple[int, int, int]) -> None:
+    assert corners(open_photo(with_alpha(mode, hidden))) == [
+        (20, 20, 20),
+        (255, 255, 255),
+        (255, 255, 255),
+        (20, 20, 20),
+    ]
+
+
+@fault(40, "half transparent", "blended with white")
+def test_half_transparent() -> None:
+    image = open_photo(encode(Image.new("RGBA", (4, 4), (0, 0, 0, 128)), "PNG"))
+    assert corners(image) == [(127, 127, 127)] * 4
+
+
+def palette_image() -> Image.Image:
+    image = Image.new("P", (40, 20), 1)
+    image.putpalette([20, 20, 20, 255, 0, 0])
+    image.paste(0, (0, 0, 20, 20))
+    return image
+
+
+@fault(40, "palette or colour key with transparency", "on white")
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(palette_image(), "PNG", transparency=1),
+        encode(palette_image(), "PNG", transparency=b"\xff\x00"),
+        encode(palette_image(), "GIF", transparency=1),
+        encode(with_alpha("RGBA", (255, 0, 0)), "WEBP", lossless=True),
+        encode(Image.merge("RGB", [palette_image().convert("L")] * 3), "PNG", transparency=(76, 76, 76)),
+        encode(palette_image().convert("L"), "PNG", transparency=76),
+    ],
+    ids=["P-index", "P-table", "GIF", "WEBP", "RGB-key", "L-key"],
+)
+def test_transparency_without_an_alpha_channel(data: bytes) -> None:
+    assert corners(open_photo(data)) == [(20, 20, 20), (255, 255, 255), (255, 255, 255), (20, 20, 20)]
+
+
+def grey16(values: Iterable[int], transparent: int | None = None) -> bytes:
+    """A PNG of one row."""
+    values = list(values)
+    row = b"\0" + struct.pack(f">{len(values)}H", *values)
+    data = png_of(len(values), 1, row, bits=16)
+    if transparent is None:
+        return data
+    start = data.index(b"IDAT") - 4
+    return data[:start] + png_chunk(b"tRNS", struct.pack(">H", transparent)) + data[start:]
+
+
+@fault(40, "16-bit grey", "scaled to 8 bits, not clipped")
+def test_16_bit_grey() -> None:
+    values = [0, 128, 256, 12_345, 32_768, 65_279, 65_535]
+    image = open_photo(grey16(values))
+    assert [pixel[0] for pixel in image.get_flattened_data()] == [round(value / 257) for value in values]
+
+
+@fault(40, "16-bit grey with a transparent value", "on white")
+def test_16_bit_grey_with_transparency() -> None:
+    image = open_photo(grey16([0, 10_000, 20_000, 65_535], transparent=10_000))
+    assert [pixel[0] for pixel in image.get_flattened_data()] == [0, 255, 78, 255]
+
+
+@fault(40, "CMYK", "its colours")
+def test_cmyk() -> None:
+    data = encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100)
+    red, green, blue = corners(open_photo(data))[0]
+    assert red > 250
+    assert green < 5
+    assert blue < 5
+
+
+@fault(40, "animation", "its first frame")
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_animation(format: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, GREEN, BLUE)]
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encode(frames[0], format, save_all=True, append_images=frames[1:], duration=100, **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 3
+    assert corners(open_photo(data)) == [RED] * 4
+
+
+@fault(40, "sides of one pixel", "resized like any other")
+@pytest.mark.parametrize("size", [(1, 1), (1, 16), (16, 1), (1, 300)])
+@pytest.mark.parametrize("format", FORMATS)
+def test_one_pixel(format: str, size: tuple[int, int]) -> None:
+    output = PhotoTransform(PREPROCESS)(encode(Image.new("RGB", size, RED), format))
+    mean, std = (torch.tensor(each)[:, None, None] for each in (PREPROCESS.mean, PREPROCESS.std))
+    pixels = output[0] * std + mean
+    assert (pixels - torch.tensor([1.0, 0.0, 0.0])[:, None, None]).abs().max() < 0.02
+
+
+@fault(40, "plain RGB", "bit-identical to torchvision's preset (`test_photos.py`)")
+def test_plain_rgb_is_untouched() -> None:
+    image = thumbnail()
+    assert open_photo(image) is image
+
+
+# The mutation loop and the bounded process.
+
+
+def mutate(data: bytes, chance: random.Random) -> bytes:
+    mutant = bytearray(data)
+    kind = chance.randrange(10)
+    if kind == 0:
+        del mutant[chance.randrange(len(mutant)) :]
+    elif kind == 1:
+        start = chance.randrange(len(mutant))
+        mutant[start:start] = mutant[chance.randrange(len(mutant)) :][: chance.randrange(64)]
+    elif kind == 2:
+        start = chance.randrange(len(mutant))
+        del mutant[start : start + chance.randrange(1, 32)]
+    for _ in range(chance.choice((1, 1, 2, 4, 16))):
+        # Half of the damage in the first bytes, where sizes, tables and chunk types are.
+        position = chance.randrange(min(len(mutant), 200) if chance.random() < 0.5 else len(mutant)) if mutant else 0
+        if mutant:
+            mutant[position] = chance.choice((0, 1, 127, 128, 255, chance.randrange(256), mutant[position] ^ 1))
+    return bytes(mutant)
+
+
+def with_right_checksums(data: bytes) -> bytes:
+    """PNG decoders stop at the first wrong checksum; mend them, so that mutants get further."""
+    parts, position = [data[:8]], 8
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        body = data[position + 4 : position + 8 + length]
+        parts.append(data[position : position + 4] + body + struct.pack(">I", zlib.crc32(body)))
+        position += 12 + length
+    return b"".join(parts)
+
+
+def samples(format: str) -> list[bytes]:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = []
+    for image in (thumbnail(CAT), thumbnail(COFFEE)):
+        alpha = image.copy()
+        alpha.putalpha(image.convert("L"))
+        another: dict[str, object] = {"append_images": [alpha]}
+        variants: dict[str, list[tuple[Image.Image, dict[str, object]]]] = {
+            "JPEG": [(image, {"exif": exif}), (image, {"progressive": True}), (image.convert("CMYK"), {})],
+            "PNG": [(image, {"exif": exif}), (alpha, {}), (image.convert("P"), {"transparency": 3})],
+            "WEBP": [(image, {"exif": exif}), (alpha, {"lossless": True}), (image, {"save_all": True, **another})],
+            "GIF": [(image, {}), (image, {"save_all": True, **another})],
+            "BMP": [(image, {}), (image.convert("P"), {})],
+        }  # fmt: skip
+        found += [encode(variant, format, **options) for variant, options in variants[format]]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # as for users: a warning of Pillow's is not an error
+@fault(38, "4,000 mutants of the sample photos in each format", "a picture or ImageError, never anything else")
+@pytest.mark.parametrize("format", FORMATS)
+def test_mutants(format: str) -> None:
+    chance = random.Random(format)
+    originals = samples(format)
+    transform = PhotoTransform(PREPROCESS)
+    refused = 0
+    for index in range(4_000):
+        mutant = mutate(originals[index % len(originals)], chance)
+        if format == "PNG" and index % 4:
+            mutant = with_right_checksums(mutant)
+        try:
+            image = open_photo(mutant)
+            if index % 20 == 0:
+                assert transform(image).shape == (1, 3, 224, 224)
+        except ImageError:
+            refused += 1
+        else:
+            assert image.mode == "RGB"
+    assert 400 < refused < 3_990
+
+
+BOUNDED = """
+import json, resource, sys, time
+import torch
+from PIL import Image
+from shufflenetv2.errors import ImageError
+from shufflenetv2.weights.manifest import load_manifest
+from shufflenetv2.photos.transform import PhotoTransform
+transform = PhotoTransform(load_manifest()[0].preprocess)
+transform(Image.new("RGB", (300, 300)))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+limit = int(status["VmSize"].split()[0]) * 1024 + 2**30
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for path in sys.argv[1:]:
+    started = time.process_time()
+    try:
+        outcome = list(transform(path).shape)
+    except ImageError as error:
+        outcome = str(error)
+    print(json.dumps([path, outcome, time.process_time() - started]), flush=True)
+try:
+    bytearray(2**30)
+except MemoryError:
+    print(json.dumps("limited"))
+"""
+
+
+def largest(directory: Path) -> dict[str, bytes]:
+    """The most expensive files within the bounds."""
+    width, height = 10_000, 5_000
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = Image.effect_noise((width // 8, height // 8), 60).resize((width, height))
+    colour = Image.merge("RGB", (grey, grey, grey))
+    alpha = Image.new("RGBA", (width, height), (10, 200, 30, 128))
+    palette = Image.new("P", (width, height), 3)
+    palette.putpalette([value for value in range(256) for _ in range(3)])
+    return {
+        "progressive.jpg": encode(colour, "JPEG", quality=50, subsampling=0, progressive=True, exif=exif),
+        "cmyk.jpg": encode(Image.new("CMYK", (width, height), (1, 2, 3, 4)), "JPEG", exif=exif),
+        "alpha.png": encode(alpha, "PNG", compress_level=1, exif=exif),
+        "grey16.png": encode(Image.new("I;16", (width, height), 3000), "PNG", compress_level=1),
+        "palette.png": encode(palette, "PNG", transparency=3),
+        "palette.gif": encode(palette, "GIF", transparency=3),
+        "alpha.webp": encode(alpha, "WEBP", lossless=True, quality=0, method=0, exif=exif),
+        "cut.bmp": encode(grey, "BMP")[:31_000_000],
+        "line.png": png_of(1, 50_000_000, bytes(2)),
+        "thin.png": encode(Image.new("L", (1, 20_000)), "PNG"),
+        "wide.png": encode(Image.new("L", (50_000_000 // 20, 20)), "PNG"),
+        "scans.jpg": repeated_scan(57, side=7_000),
+    }
+
+
+def hostile() -> dict[str, bytes]:
+    return {
+        "pixels.png": png_of(60_000, 60_000),
+        "scans-bomb.jpg": repeated_scan(20_000, side=1_000),
+        "segments.jpg": empty_segments(7_000_000),
+        "chunks.png": empty_chunks(2_000_000),
+        "canvas.webp": b"RIFF\x16\0\0\0WEBPVP8X\n\0\0\0\x10\0\0\0" + b"\xfe\x3f\0" * 2,
+        "screen.gif": b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x02\x00;",
+        "frame.gif": b"GIF89a\x01\0\x01\0\0\0\0,\xff\xff\xff\xff\xff\xff\xff\xff\0\x02\x00;",
+        "text.png": png_of(1, 1)[:33] + png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**28), 9)),
+    }  # fmt: skip
+
+
+SECONDS = 30  # stated in the documents; processor time of this process, so a busy machine does not matter
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS and /proc")
+@fault(
+    39, "the most expensive files within the bounds, and bombs beyond", "within 1 GB and 30 s: a picture or ImageError"
+)
+def test_memory_and_time_are_bounded(tmp_path: Path) -> None:
+    within, beyond = largest(tmp_path), hostile()
+    for name, data in {**within, **beyond}.items():
+        (tmp_path / name).write_bytes(data)
+    paths = [str(tmp_path / name) for name in (*within, *beyond)]
+    ran = subprocess.run(
+        [sys.executable, "-c", BOUNDED, *paths], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    *rows, limited = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert limited == "limited"  # the limit was in force
+    assert [row[0] for row in rows] == paths
+    outcomes = {Path(path).name: outcome for path, outcome, _ in rows}
+    seconds = {Path(path).name: elapsed for path, _, elapsed in rows}
+    print(json.dumps(seconds, indent=1))
+    assert max(seconds.values()) < SECONDS, seconds
+    assert [name for name in within if outcomes[name] != [1, 3, 224, 224]] == ["cut.bmp"]
+    assert all(isinstance(outcomes[name], str) for name in beyond), outcomes

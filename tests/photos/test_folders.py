@@ -1,0 +1,97 @@
+"""Reading a folder ahead keeps order, bits and memory."""
+
+import io
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from shufflenetv2.errors import ImageError
+from shufflenetv2.photos.folders import find_photos, read_ahead
+from shufflenetv2.photos.transform import PhotoTransform
+from shufflenetv2.weights.manifest import load_manifest
+
+TRANSFORM = PhotoTransform(load_manifest()[0].preprocess)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """23 crops of the sample photos, in nested folders; one of them is broken."""
+    target = tmp_path_factory.mktemp("photos")
+    source = Path(__file__).parent.parent.parent / "images/coffee.jpg"
+    with Image.open(source) as photograph:
+        for index in range(23):
+            place = target / f"{index % 3}" / f"{index:02}.jpg"
+            place.parent.mkdir(exist_ok=True)
+            photograph.crop((index, 0, 200 + 11 * index, 150 + 7 * index)).save(place)
+    (target / "1/04.jpg").write_bytes(b"broken")
+    return target
+
+
+def test_find_photos_is_sorted_recursive_and_keeps_explicit_files(folder: Path) -> None:
+    found = find_photos([folder])
+    assert found == sorted(folder.rglob("*.jpg"))
+    assert find_photos([folder / "2", "elsewhere.xyz"])[-1] == Path("elsewhere.xyz")
+    with pytest.raises(ImageError, match="holds no photo"):
+        find_photos([Path(__file__).parent])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16, 100])
+def test_batches_are_in_order_and_bit_identical_to_one_at_a_time(folder: Path, batch_size: int) -> None:
+    paths = find_photos([folder])
+    seen: list[Path] = []
+    images: list[Tensor] = []
+    for batch in read_ahead(paths, TRANSFORM, batch_size, workers=3):
+        assert len(batch.paths) <= batch_size
+        seen += batch.paths
+        bad = [path for path, error in zip(batch.paths, batch.errors, strict=True) if error]
+        assert bad == [path for path in batch.paths if path.name == "04.jpg"]
+        if batch.images is not None:
+            images += batch.images.unbind()
+    assert seen == paths
+    good = [path for path in paths if path.name != "04.jpg"]
+    assert len(images) == len(good) == 22
+    for image, path in zip(images, good, strict=True):
+        assert torch.equal(image, TRANSFORM(path)[0])
+
+
+def test_no_more_than_three_batches_are_in_flight() -> None:
+    lock, started, taken = threading.Lock(), 0, 0
+
+    class Counting(PhotoTransform):
+        def __call__(self, photos: object) -> Tensor:
+            nonlocal started
+            with lock:
+                started += 1
+                assert started - taken <= 3 * 4
+            return torch.zeros(1, 3, 2, 2)
+
+    for batch in read_ahead([Path(str(index)) for index in range(100)], Counting(TRANSFORM.preprocess), 4, workers=8):
+        time.sleep(0.002)
+        with lock:
+            taken += len(batch.paths)
+    assert started == taken == 100
+
+
+def test_an_error_that_is_no_image_error_is_not_swallowed() -> None:
+    class Broken(PhotoTransform):
+        def __call__(self, photos: object) -> Tensor:
+            raise RuntimeError("a defect of ours")
+
+    with pytest.raises(RuntimeError, match="a defect of ours"):
+        list(read_ahead([Path("x")], Broken(TRANSFORM.preprocess)))
+
+
+def test_bytes_of_every_format_are_found_by_suffix(tmp_path: Path) -> None:
+    for suffix, name in [("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP"), ("gif", "GIF"), ("bmp", "BMP")]:
+        buffer = io.BytesIO()
+        Image.new("RGB", (40, 30), "red").save(buffer, name)
+        (tmp_path / f"x.{suffix}").write_bytes(buffer.getvalue())
+    assert len(find_photos([tmp_path])) == 5
+    [batch] = read_ahead(find_photos([tmp_path]), TRANSFORM)
+    assert batch.images is not None
+    assert batch.images.shape == (5, 3, 224, 224)

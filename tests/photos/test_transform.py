@@ -1,0 +1,144 @@
+"""Photos become exactly what torchvision's presets make of them."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms._presets import ImageClassification
+from torchvision.transforms.functional import pil_to_tensor
+
+from shufflenetv2.errors import ImageError
+from shufflenetv2.photos.transform import PhotoTransform, open_photo
+from shufflenetv2.weights.manifest import Preprocess, load_manifest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CAT, COFFEE = ROOT / "images/cat.jpg", ROOT / "images/coffee.jpg"
+PRESETS = {entry.preprocess: entry for entry in load_manifest()}
+STANDARD = load_manifest()[0].preprocess
+
+
+def torchvision_preset(preprocess: Preprocess) -> ImageClassification:
+    return ImageClassification(
+        crop_size=preprocess.crop, resize_size=preprocess.resize, mean=preprocess.mean, std=preprocess.std
+    )
+
+
+def generated(width: int, height: int, seed: int, mode: str = "RGB") -> Image.Image:
+    """Smooth structure plus noise, so that both resampling and rounding matter."""
+    generator = torch.Generator().manual_seed(seed)
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    coarse = torch.rand(1, channels, 5, 7, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic") * 220
+    noisy = smooth + torch.rand(1, channels, height, width, generator=generator) * 35
+    pixels = noisy.clamp(0, 255).to(torch.uint8)[0].permute(1, 2, 0).contiguous()
+    return Image.frombytes(mode, (width, height), bytes(pixels.flatten().tolist()))
+
+
+SIDES = [1, 2, 17, 31, 100, 223, 224, 225, 232, 255, 256, 257, 333, 500]
+SIZES = [(width, height) for width in SIDES for height in SIDES if max(width, height) <= 16 * min(width, height)]
+
+
+@pytest.mark.parametrize("preprocess", PRESETS, ids=lambda each: f"{each.resize}-{each.crop}")
+def test_generated_images_of_odd_sizes_equal_the_preset(preprocess: Preprocess) -> None:
+    assert len(SIZES) > 100  # times the presets: more than 200 images
+    ours, theirs = PhotoTransform(preprocess), torchvision_preset(preprocess)
+    for seed, size in enumerate(SIZES):
+        image = generated(*size, seed)
+        assert torch.equal(ours(image), theirs(image)[None]), size
+
+
+@pytest.mark.parametrize("preprocess", PRESETS, ids=lambda each: f"{each.resize}-{each.crop}")
+@pytest.mark.parametrize("file", [CAT, COFFEE], ids=lambda each: each.name)
+def test_photographs_equal_the_preset(file: Path, preprocess: Preprocess) -> None:
+    ours, theirs = PhotoTransform(preprocess), torchvision_preset(preprocess)
+    with Image.open(file) as photograph:
+        assert torch.equal(ours(file), theirs(photograph)[None])
+        for seed in range(20):  # crops of every shape, encoded again in every format
+            width, height = 60 + 13 * seed, 240 - 9 * seed
+            crop = photograph.crop((seed, 2 * seed, seed + width, 2 * seed + height))
+            buffer = io.BytesIO()
+            crop.save(buffer, ["JPEG", "PNG", "WEBP", "BMP"][seed % 4])
+            reopened = Image.open(buffer)
+            assert torch.equal(ours(buffer.getvalue()), theirs(reopened)[None]), seed
+
+
+@pytest.mark.parametrize("preprocess", PRESETS, ids=lambda each: f"{each.resize}-{each.crop}")
+def test_uint8_tensors_equal_the_presets_tensor_path(preprocess: Preprocess) -> None:
+    ours, theirs = PhotoTransform(preprocess), torchvision_preset(preprocess)
+    for seed, size in enumerate(SIZES[::4]):
+        tensor = pil_to_tensor(generated(*size, seed))
+        assert torch.equal(ours(tensor), theirs(tensor)[None]), size
+    batch = torch.stack([pil_to_tensor(generated(300, 260, seed)) for seed in range(3)])
+    assert torch.equal(ours(batch), theirs(batch))
+
+
+def test_every_kind_of_photo_and_lists_of_them() -> None:
+    transform = PhotoTransform(STANDARD)
+    expected = transform(CAT)
+    assert expected.dtype is torch.float32
+    assert expected.shape == (1, 3, 224, 224)
+    assert expected.is_contiguous()
+    with Image.open(CAT) as image:
+        photos = [CAT, str(CAT), CAT.read_bytes(), image]
+        for photo in photos:
+            assert torch.equal(transform(photo), expected)
+        assert torch.equal(transform(photos), expected.expand(4, -1, -1, -1))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "YCbCr"])
+def test_other_modes_equal_the_preset_of_the_rgb_image(mode: str) -> None:
+    if mode == "I;16":
+        image = Image.new(mode, (300, 260))
+        image.putdata([value % 65536 for value in range(0, 300 * 260 * 7, 7)])
+    else:
+        image = Image.open(COFFEE).convert(mode)
+    rgb = open_photo(image)
+    assert rgb.mode == "RGB"
+    assert torch.equal(PhotoTransform(STANDARD)(image), torchvision_preset(STANDARD)(rgb)[None])
+
+
+def test_grey_input_uses_the_mean_statistics() -> None:
+    images = PhotoTransform(STANDARD, in_channels=1)(CAT)
+    with Image.open(CAT) as photograph:
+        preset = ImageClassification(crop_size=224, mean=(sum(STANDARD.mean) / 3,), std=(sum(STANDARD.std) / 3,))
+        assert torch.equal(images, preset(photograph.convert("L"))[None])
+        grey_tensor = PhotoTransform(STANDARD, in_channels=1)(pil_to_tensor(photograph))
+    assert (grey_tensor - images).abs().max() < 0.05  # Pillow and torchvision round luma differently: 2 levels at most
+
+
+@pytest.mark.parametrize(
+    ("photo", "kind", "message"),
+    [
+        ("missing.jpg", ImageError, "missing.jpg cannot be opened"),
+        ("https://example.org/cat.jpg", ImageError, "download it first"),
+        (b"", ImageError, "is empty"),
+        (b"hello, this is text", ImageError, "no image of a known format"),
+        (torch.zeros(3, 8, 8), ImageError, "uint8"),
+        (torch.zeros(2, 8, 8, dtype=torch.uint8), ImageError, "shape"),
+        (torch.zeros(8, dtype=torch.uint8).numpy(), TypeError, "fromarray"),
+        (7, TypeError, "a photo is a path"),
+        ([], ValueError, "empty"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_is_no_photo_is_refused(photo: object, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        PhotoTransform(STANDARD)(photo)  # type: ignore[arg-type]  # the point of the test
+
+
+def test_neither_torchvision_nor_numpy_is_imported() -> None:
+    program = (
+        "import sys, torch; before = set(sys.modules)\n"
+        "from shufflenetv2.photos.transform import PhotoTransform\n"
+        "from shufflenetv2.weights.manifest import load_manifest\n"
+        "PhotoTransform(load_manifest()[0].preprocess)(sys.argv[1])\n"
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} & {'torchvision', 'numpy'}))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(CAT)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "[]\n"

@@ -1,0 +1,144 @@
+"""``docs/faults.md``, made of the marks that the tests carry.
+
+python tests/support/fault_table.py            print it
+python tests/support/fault_table.py --update   write it
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOCUMENT = ROOT / "docs" / "faults.md"
+ROWS = range(1, 43)
+sys.path.insert(0, str(ROOT))
+
+from shufflenetv2.photos import structure  # noqa: E402
+from shufflenetv2.photos import transform as photos  # noqa: E402
+from shufflenetv2.weights import download as fetching  # noqa: E402
+from shufflenetv2.weights import store as cache  # noqa: E402
+from shufflenetv2.weights import transport as transfer  # noqa: E402
+
+INTRODUCTION = """\
+# Faults and bad input
+
+Made from the tests by `python tests/support/fault_table.py --update`; a test fails when it is out of date.
+
+Three promises:
+
+1. **The bytes that are hashed are the bytes that are loaded, on every load**, hits of the cache included. A file that
+   is rejected leaves the model untouched.
+2. **Every fetch ends within a stated time and byte count, whatever the server does**: {total:g} s over everything (name
+   lookup, connection, TLS, headers, bodies, pauses and all mirrors), {progress:g} s without progress for one attempt,
+   {tries} tries of a mirror, {redirects} redirects, and of a body the size in the manifest plus one byte. The first
+   three are `TOTAL_SECONDS`, `PROGRESS_SECONDS` and `TRIES` of `shufflenetv2.weights.download`.
+3. **No image costs more than a stated memory and time, or fails with anything but `ImageError`**: {bytes:,} bytes and
+   {pixels:,} pixels at most (`MAX_BYTES` and `MAX_PIXELS` of `shufflenetv2.photos.transform`),
+   {scans} scans and {segments:,} segments of a JPEG, {chunks:,} chunks of a PNG. Within those
+   bounds no file takes more than 1 GB of memory or 30 s of one core; ordinary photos take milliseconds.
+
+After a failure the cache is as it was before and free of temporary files, unless the row says otherwise. All errors
+derive from `ShuffleNetError` and from the built-in exception they resemble (`shufflenetv2/errors.py`).
+
+What the evidence means:
+
+* **injected**: the test makes the fault happen, and asserts that it did;
+* **order observed**: the calls into the operating system are recorded or replaced, and their order is asserted;
+* **elsewhere**: a test that only another system can run;
+* **argued**: no test, but a reason.
+
+Only the first may be called tested.
+
+| row | fault | what happens | evidence | test |
+|---|---|---|---|---|
+"""
+
+LIMITS = """
+## What it costs
+
+Hashing and checking add 9 % to loading a cached x2.0 file (30 MB): 123 ms against 113 ms, medians of the first loads
+in 15 fresh processes each, taking turns; `python tests/support/cost_of_checking.py 15` on 2 cores of an AMD EPYC with
+SHA instructions, torch 2.14.1, Python 3.11, 24 November 2026. Each part of the file is hashed in a second thread while
+the next one is read; on one core (`taskset -c 0`) the 19 ms of the hash are not hidden, and it is 22 %.
+
+## What is not promised
+
+* A thread that is left in a name lookup ends when the resolver gives up: nothing in Python can interrupt that. It is a
+  daemon thread, holds nothing but its stack, and the caller has long gone on. Once there is a socket, it is shut.
+* A Python-level deadline needs the interpreter to run: a process that is stopped, or starved by others, is late.
+* Windows: what happens while a target is open is shown with `os.replace` replaced by one that fails as it does there.
+* Temporary files of another user, or younger than a day ({stale:g} s), are left alone: they may be in use.
+* On a file system that ignores `fsync`, a power loss can leave a damaged file. It is detected on the next load.
+* A fetch is not resumed: the files are at most 30 MB.
+"""
+
+
+@dataclass
+class Fault:
+    happens: list[str] = field(default_factory=list)
+    evidence: list[str] = field(default_factory=list)
+    tests: list[str] = field(default_factory=list)
+
+
+class Collector:
+    def __init__(self) -> None:
+        self.faults: dict[tuple[int, str], Fault] = {}
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            for mark in item.iter_markers("fault"):
+                self._add(item.nodeid.partition("[")[0].removeprefix("tests/"), **mark.kwargs)
+
+    def _add(self, test: str, row: int, what: str, happens: str, evidence: str) -> None:
+        fault = self.faults.setdefault((row, what), Fault())
+        for values, value in ((fault.happens, happens), (fault.evidence, evidence), (fault.tests, f"`{test}`")):
+            if value not in values:
+                values.append(value)
+
+
+def document() -> str:
+    """The whole text, from the marks of every test file that imports them."""
+    files = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if "fault_rows" in path.read_text()]
+    collector = Collector()
+    arguments = ["--collect-only", "-p", "no:terminal", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *files]
+    status = pytest.main(arguments, plugins=[collector])
+    if status != pytest.ExitCode.OK:
+        raise SystemExit(f"the tests could not be collected (status {status}); run pytest --collect-only to see why")
+    missing = sorted(set(ROWS) - {row for row, _ in collector.faults})
+    if missing:
+        raise SystemExit(f"no test claims the rows {missing}")
+    values: dict[str, Any] = {
+        "total": fetching.TOTAL_SECONDS,
+        "progress": fetching.PROGRESS_SECONDS,
+        "tries": fetching.TRIES,
+        "redirects": transfer.MAX_REDIRECTS,
+        "bytes": photos.MAX_BYTES,
+        "pixels": photos.MAX_PIXELS,
+        "scans": structure.MAX_SCANS,
+        "segments": structure.MAX_SEGMENTS,
+        "chunks": structure.MAX_CHUNKS,
+        "stale": cache.STALE_SECONDS,
+    }
+    lines = [
+        f"| {row} | {what} | {'; '.join(fault.happens)} | {', '.join(fault.evidence)} | {', '.join(fault.tests)} |\n"
+        for (row, what), fault in sorted(collector.faults.items(), key=lambda item: item[0])
+    ]
+    return INTRODUCTION.format(**values) + "".join(lines) + LIMITS.format(**values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Print docs/faults.md, made of the marks that the tests carry.")
+    parser.add_argument("--update", action="store_true", help="write the file instead")
+    text = document()
+    if parser.parse_args().update:
+        DOCUMENT.write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,347 @@
+"""Training: what it computes, that an interrupted run goes on bit for bit, and that nothing is lost when it fails."""
+
+import csv
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from shufflenetv2.__main__ import main
+from shufflenetv2.entrypoints import classifier, shufflenet_v2_x0_5
+from shufflenetv2.network.model import SPECS, ShuffleNetV2
+from shufflenetv2.photos.labelled import LabelledPhotos, hold_out, read_labelled
+from shufflenetv2.photos.transform import PhotoTransform
+from shufflenetv2.training.augment import Augmentation, BatchTransform, shift
+from shufflenetv2.training.optimization import MovingAverage, rate_factor, sgd, size_at
+from shufflenetv2.weights.manifest import Preprocess
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COLOURS = {"blue": (40, 60, 220), "green": (50, 200, 60), "red": (220, 50, 40)}
+# Small enough for seconds; every random choice there is takes part.
+SCRATCH = ["--weights", "none", "--arch", "shufflenet_v2_x0_5", "--sizes", "64:0.5", "72:0.5", "--photo-size", "32"]
+SCRATCH += ["--batch-size", "12", "--workers", "0", "--lr", "0.05", "--ema", "0.9", "--held-out", "0.25"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Equal to the last bit is promised for equal numbers of threads; for tensors this small, one is also fastest."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen 32x32 photos of each of three noisy colours."""
+    root = tmp_path_factory.mktemp("colours")
+    generator = torch.Generator().manual_seed(3)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir()
+        for index in range(16):
+            noise = torch.randn(32, 32, 3, generator=generator) * 30
+            pixels = (torch.tensor(colour) + noise).clamp(0, 255).byte()
+            Image.frombytes("RGB", (32, 32), bytes(pixels.flatten().tolist())).save(root / name / f"{index}.png")
+    return root
+
+
+def train(data: Path, output: Path, *arguments: str) -> int:
+    return main(["train", str(data), "--output", str(output), *SCRATCH, *arguments])
+
+
+def load(path: Path) -> dict[str, object]:
+    state: dict[str, object] = torch.load(path, weights_only=True)
+    return state
+
+
+def assert_equal(left: object, right: object, where: str = "") -> None:
+    """Equal to the last bit, all the way down."""
+    assert type(left) is type(right), where
+    if isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), where  # type: ignore[arg-type]
+    elif isinstance(left, dict):
+        assert list(left) == list(right), where  # type: ignore[call-overload]
+        for key in left:
+            if key not in ("seconds", "waiting"):
+                assert_equal(left[key], right[key], f"{where}/{key}")  # type: ignore[index]
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right), where  # type: ignore[arg-type]
+        for index, (one, other) in enumerate(zip(left, right, strict=True)):  # type: ignore[call-overload]
+            assert_equal(one, other, f"{where}/{index}")
+    else:
+        assert left == right, where
+
+
+def test_learns_and_describes_itself(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is red and what is blue is learnt in seconds, and the result needs nothing but its file."""
+    arguments = ["--epochs", "8", "--sizes", "64:0.5", "72:0.5", "--batch-size", "4", "--lr", "0.02", "--ema", "0.8"]
+    assert train(data, tmp_path, *arguments) == 0
+    assert capsys.readouterr().err.count("\nepoch ") == 7
+    with open(tmp_path / "log.csv", newline="") as file:
+        log = list(csv.DictReader(file))
+    assert [row["epoch"] for row in log] == [str(epoch) for epoch in range(1, 9)]
+    assert [row["size"] for row in log] == ["64"] * 4 + ["72"] * 4
+    assert float(log[-1]["loss"]) < float(log[0]["loss"])
+    assert all(0 <= float(row["waiting"]) < 1 for row in log)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pth", "curves.png", "last.pth", "log.csv"]
+
+    best = load(tmp_path / "best.pth")
+    assert best["arch"] == "shufflenet_v2_x0_5"
+    assert best["categories"] == list(COLOURS)
+    assert best["preprocess"]["resize"] == best["preprocess"]["crop"] == 72  # type: ignore[index]
+    accuracy = max(float(row["val_accuracy"]) for row in log)
+    assert best["metrics"]["acc@1"] == pytest.approx(100 * accuracy, abs=1e-3)  # type: ignore[index]
+    assert accuracy > 0.9
+    classify = classifier(weights=tmp_path / "best.pth")
+    for name in COLOURS:
+        prediction = classify(data / name / "0.png")[0]
+        assert (prediction.label, len(classify.categories)) == (name, 3)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_is_as_uninterrupted(data: Path, tmp_path: Path) -> None:
+    options = ["--epochs", "6", "--mixup", "0.2", "--trivial-augment"]
+    assert train(data, tmp_path / "whole", *options) == 0
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "shufflenetv2", "train", str(data), "--output", str(killed), *SCRATCH, *options]
+    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT) as process:
+        deadline = time.monotonic() + 200
+        while not (killed / "last.pth").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 1))  # in the middle of an epoch, of a checkpoint, of anything
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert train(data, killed, *options, "--resume") == 0
+    for name in ("last.pth", "best.pth"):
+        assert_equal(load(killed / name), load(tmp_path / "whole" / name), name)
+
+
+def epochs_done(output: Path) -> object:
+    return load(output / "last.pth")["epoch"] if (output / "last.pth").exists() else 0
+
+
+def test_resumed_is_as_uninterrupted(data: Path, tmp_path: Path) -> None:
+    """The same without processes: quick enough for every run of the tests."""
+    assert train(data, tmp_path / "whole", "--epochs", "2") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shufflenetv2.training.run.curves", interrupt)
+        assert train(data, tmp_path / "stopped", "--epochs", "2") == 130
+    torch.manual_seed(99)  # whatever happened in between
+    assert train(data, tmp_path / "stopped", "--epochs", "2", "--resume") == 0
+    for name in ("last.pth", "best.pth"):
+        assert_equal(load(tmp_path / "stopped" / name), load(tmp_path / "whole" / name), name)
+
+
+def interrupt(*_: object) -> bytes:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch."""
+    output = tmp_path_factory.mktemp("finished")
+    assert train(data, output, "--epochs", "1") == 0
+    return output
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it to go on with."""
+    for path in finished.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> str:
+    message = capsys.readouterr().err
+    assert message.startswith("shufflenetv2: error: ")
+    assert "Traceback" not in message
+    return message
+
+
+def test_a_run_is_not_overwritten(data: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "last.pth").read_bytes()
+    assert train(data, run, "--epochs", "1") == 1
+    assert "holds a run already; give --resume" in error_of(capsys)
+    assert train(data, run, "--epochs", "2", "--resume", "--ema", "0.8", "--no-flip") == 1
+    assert "ema was 0.9 and is 0.8, flip was True and is False" in swapped(error_of(capsys))
+    assert (run / "last.pth").read_bytes() == before
+
+
+def swapped(message: str) -> str:
+    """The two settings in one order, whichever the message has."""
+    parts = message.split("settings: ")[1].split(";")[0].split(", ")
+    return ", ".join(sorted(parts))
+
+
+def test_a_longer_schedule_may_be_resumed(data: Path, run: Path) -> None:
+    assert train(data, run, "--epochs", "2", "--resume") == 0
+    assert epochs_done(run) == 2
+
+
+def test_a_full_disk(data: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "last.pth").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))  # room for best.pth, not for last.pth
+    try:
+        assert train(data, run, "--epochs", "2", "--resume") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"epoch 2 cannot be written to {run}" in error_of(capsys)
+    assert (run / "last.pth").read_bytes() == before
+    assert sorted(path.name for path in run.iterdir()) == ["best.pth", "curves.png", "last.pth", "log.csv"]
+    assert train(data, run, "--epochs", "2", "--resume") == 0
+
+
+def test_a_loss_that_is_not_a_number(
+    data: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "last.pth").read_bytes()
+    monkeypatch.setattr(torch.nn.CrossEntropyLoss, "forward", lambda self, logits, _: logits.sum() * torch.nan)
+    assert train(data, run, "--epochs", "2", "--resume") == 1
+    message = error_of(capsys)
+    assert "no longer finite (NaN or infinite) in epoch 2" in message
+    assert "lower --lr than 0.05" in message
+    assert (run / "last.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_corrupt_photo(data: Path, tmp_path: Path, workers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COLOURS:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for path in sorted((data / name).iterdir())[:4]:
+            (tmp_path / "data" / name / path.name).symlink_to(path)
+    corrupt = tmp_path / "data/green/corrupt.jpg"
+    corrupt.write_bytes((ROOT / "images/cat.jpg").read_bytes()[:3000])
+    output = tmp_path / "run"
+    assert train(tmp_path / "data", output, "--epochs", "1", "--held-out", "0", "--workers", workers) == 1
+    assert str(corrupt) in error_of(capsys)
+    assert not list(output.iterdir())
+
+
+def test_an_empty_class(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "red").symlink_to(data / "red")
+    assert train(tmp_path, tmp_path / "run", "--epochs", "1") == 1
+    assert "has one class, 'red'" in error_of(capsys)
+    (tmp_path / "green").mkdir()
+    assert train(tmp_path, tmp_path / "run", "--epochs", "1") == 1
+    assert f"the folder {tmp_path / 'green'} holds no photo" in error_of(capsys)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    command += ["shufflenetv2", "train", str(data), "--output", str(tmp_path), *SCRATCH, "--epochs", "6"]
+    command += ["--batch-size", "6", "--channels-last"]
+    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("\nepoch ") in (5, 6)  # one process reports
+    with open(tmp_path / "log.csv", newline="") as file:
+        log = list(csv.DictReader(file))
+    assert float(log[-1]["loss"]) < float(log[0]["loss"])
+    model = shufflenet_v2_x0_5(weights=tmp_path / "best.pth")
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+
+
+def test_a_frozen_backbone_stays(data: Path, run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "frozen"
+    arguments = ["--weights", str(run / "best.pth"), "--freeze-backbone", "--epochs", "1", "--ema", "0"]
+    assert train(data, output, *arguments) == 0
+    before, after = (load(folder / "best.pth")["state_dict"] for folder in (run, output))
+    assert isinstance(before, dict)
+    assert isinstance(after, dict)
+    changed = [key for key in before if not torch.equal(before[key], after[key])]
+    assert changed == ["fc.weight", "fc.bias"]
+
+
+def test_the_schedule() -> None:
+    assert [rate_factor(p, 0.25, "linear") for p in (0, 0.125, 0.25, 0.625, 1)] == [0, 0.5, 1, 0.5, 0]
+    assert [round(rate_factor(p, 0, "cosine"), 6) for p in (0, 0.25, 0.5, 1)] == [1, 0.853553, 0.5, 0]
+    sizes = ((64, 0.5), (96, 0.3), (112, 0.2))
+    assert [size_at(epoch / 10, sizes) for epoch in range(10)] == [64] * 5 + [96] * 3 + [112] * 2
+
+
+def test_no_weight_decay_on_norms() -> None:
+    model = ShuffleNetV2(SPECS["shufflenet_v2_x0_5"], 10)
+    decayed, free = sgd(model, 0.1, 0.9, 5e-4).param_groups
+    assert (decayed["weight_decay"], free["weight_decay"]) == (5e-4, 0)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    expected = {id(parameter) for norm in norms for parameter in norm.parameters()} | {id(model.fc.bias)}
+    assert {id(parameter) for parameter in free["params"]} == expected
+    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+def test_the_moving_average() -> None:
+    model = torch.nn.BatchNorm1d(1)
+    average = MovingAverage(model, 0.5)
+    values = [3.0, 7.0, -2.0]
+    wanted = 1.0
+    for step, value in enumerate(values, start=1):
+        torch.nn.init.constant_(model.weight, value)
+        model.num_batches_tracked.fill_(step)
+        average.update()
+        decay = min(0.5, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * value
+    assert average.state_dict["weight"].item() == pytest.approx(wanted)
+    assert average.state_dict["num_batches_tracked"].item() == 3
+
+
+def test_shift_moves_each_image_by_its_own_offset() -> None:
+    images = torch.arange(6 * 3 * 8 * 8, dtype=torch.int32).remainder(251).to(torch.uint8).view(6, 3, 8, 8)
+    torch.manual_seed(0)
+    moved = shift(images, 2)
+    padded = torch.nn.functional.pad(images.float(), (2, 2, 2, 2), mode="reflect").to(torch.uint8)
+    offsets = set()
+    for one, image in zip(moved, padded, strict=True):
+        places = [(y, x) for y in range(5) for x in range(5) if torch.equal(one, image[:, y : y + 8, x : x + 8])]
+        assert len(places) == 1
+        offsets.update(places)
+    assert len(offsets) > 1
+
+
+def test_enlarged_as_at_inference() -> None:
+    """Pillow rounds to whole grey levels after each of its two passes; nothing else differs."""
+    preprocess = Preprocess(112, 112, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    image = Image.open(ROOT / "images/cat.jpg").convert("RGB").resize((32, 32))
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(1, 32, 32, 3).permute(0, 3, 1, 2)
+    transform = BatchTransform(Augmentation(flip=False), preprocess, 10)
+    trained_on, _ = transform(pixels, torch.zeros(1, dtype=torch.int64), 112)
+    levels = (trained_on - PhotoTransform(preprocess)(image)) * torch.tensor(preprocess.std).view(3, 1, 1) * 255
+    assert levels.abs().max() < 1.01
+
+
+def test_hold_out_takes_its_part_of_every_class() -> None:
+    paths = tuple(Path(f"{index}.jpg") for index in range(50))
+    photos = LabelledPhotos(paths, (0,) * 20 + (1,) * 30, ("a", "b"))
+    train_set, held = hold_out(photos, 0.1, seed=4)
+    assert sorted(train_set.paths + held.paths) == sorted(paths)
+    assert (held.labels.count(0), held.labels.count(1)) == (2, 3)
+    assert hold_out(photos, 0.1, seed=4)[1] == held
+    assert hold_out(photos, 0.1, seed=5)[1] != held
+    assert [photos.labels[photos.paths.index(path)] for path in held.paths] == list(held.labels)
+
+
+def test_split_folders_are_found(data: Path, tmp_path: Path) -> None:
+    for split, names in (("train", COLOURS), ("test", list(COLOURS)[:2])):
+        (tmp_path / split).mkdir()
+        for name in names:
+            (tmp_path / split / name).symlink_to(data / name)
+    assert train(tmp_path, tmp_path / "run", "--epochs", "1") == 0
+    metrics = load(tmp_path / "run/best.pth")["metrics"]
+    assert metrics["dataset"] == "32 validation photos"  # type: ignore[index]
+    assert read_labelled(tmp_path / "train").categories == tuple(COLOURS)

@@ -1,0 +1,417 @@
+"""No file puts anything into a model that was not checked; whatever is refused leaves the model as it was."""
+
+import io
+import logging
+import os
+import pickle
+import random
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import checkpoint_bytes
+from support.fault_rows import fault
+from torch import Tensor, nn
+
+from shufflenetv2 import entrypoints, sources
+from shufflenetv2.errors import CheckpointError
+from shufflenetv2.network.deploy import deploy
+from shufflenetv2.network.model import SPECS, ShuffleNetV2, Spec
+from shufflenetv2.weights import checkpoint as checkpoints
+from shufflenetv2.weights.checkpoint import Description, load, parse_checkpoint, write_checkpoint
+from shufflenetv2.weights.manifest import Metrics, Preprocess
+
+TINY = Spec(stage_channels=(4, 8, 16), head_channels=8, stem_channels=4, stage_units=(1, 1, 1))
+StateDict = dict[str, Any]
+
+
+@pytest.fixture
+def model() -> ShuffleNetV2:
+    torch.manual_seed(1)
+    return ShuffleNetV2(TINY, num_classes=5)
+
+
+@pytest.fixture
+def good() -> StateDict:
+    torch.manual_seed(2)
+    return dict(ShuffleNetV2(TINY, num_classes=5).state_dict())
+
+
+def snapshot(model: nn.Module) -> dict[str, tuple[int, Tensor]]:
+    return {key: (tensor.data_ptr(), tensor.clone()) for key, tensor in model.state_dict(keep_vars=True).items()}
+
+
+def refuses(model: ShuffleNetV2, state_dict: StateDict, message: str) -> None:
+    """Loading fails with ``message``, and every tensor of the model is the same object with the same bits."""
+    before = snapshot(model)
+    with pytest.raises(CheckpointError, match=message):
+        load(model, parse_checkpoint(checkpoint_bytes(state_dict), "mine.pth"))
+    after = snapshot(model)
+    assert [(key, where) for key, (where, _) in before.items()] == [(key, where) for key, (where, _) in after.items()]
+    assert all(torch.equal(before[key][1], after[key][1]) for key in before)
+
+
+class TestWhatIsAccepted:
+    @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+    @pytest.mark.parametrize("counters", [False, True])
+    def test_both_formats_with_and_without_counters(
+        self, legacy: bool, counters: bool, model: ShuffleNetV2, good: StateDict
+    ) -> None:
+        good["stage2.0.branch1.1.num_batches_tracked"] = torch.tensor(7)
+        load(model, parse_checkpoint(checkpoint_bytes(good, legacy, counters), "mine.pth"))
+        for key, tensor in model.state_dict().items():
+            expected = good[key] if counters or not key.endswith("num_batches_tracked") else torch.tensor(0)
+            assert torch.equal(tensor, expected), key
+
+    @pytest.mark.parametrize("dtype", checkpoints.FLOATING)
+    def test_floating_dtypes_become_the_default_one(
+        self, dtype: torch.dtype, model: ShuffleNetV2, good: StateDict
+    ) -> None:
+        stored = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in good.items()}
+        load(model, parse_checkpoint(checkpoint_bytes(stored), "mine.pth"))
+        for key, tensor in model.state_dict().items():
+            assert tensor.dtype == good[key].dtype
+            assert torch.equal(tensor, stored[key].to(tensor.dtype)), key
+
+    def test_parameters_and_odd_strides_become_plain_tensors(self, model: ShuffleNetV2, good: StateDict) -> None:
+        good["conv1.1.running_mean"] = nn.Parameter(good["conv1.1.running_mean"])
+        good["conv1.1.weight"] = torch.ones(1).expand(4)
+        good["fc.weight"] = good["fc.weight"].t().contiguous().t()
+        load(model, parse_checkpoint(checkpoint_bytes(good), "mine.pth"))
+        assert torch.equal(model.state_dict()["fc.weight"], good["fc.weight"])
+        assert all(tensor.is_contiguous() for tensor in model.state_dict().values())
+        assert not model.conv1[1].running_mean.requires_grad
+        with torch.no_grad():
+            model.conv1[1].weight[0] = 2  # its values share no memory
+        assert model.conv1[1].weight.tolist() == [2, 1, 1, 1]
+
+    def test_onto_the_meta_device(self, good: StateDict) -> None:
+        with torch.device("meta"):
+            model = ShuffleNetV2(TINY, num_classes=5)
+        load(model, parse_checkpoint(checkpoint_bytes(good), "mine.pth"))
+        assert all(torch.equal(tensor, good[key]) for key, tensor in model.state_dict().items())
+
+
+def put(key: str, value: Any) -> Callable[[StateDict], None]:
+    return lambda state_dict: state_dict.update({key: value})
+
+
+def drop(key: str) -> Callable[[StateDict], None]:
+    return lambda state_dict: state_dict.pop(key)
+
+
+KEY = "stage3.0.branch2.0.weight"  # (4, 4, 1, 1)
+
+
+def quantize(state_dict: StateDict) -> None:
+    state_dict[KEY] = torch.quantize_per_tensor(torch.ones(4, 4, 1, 1), 0.1, 0, torch.qint8)
+
+
+SPOILT = [
+    ("NaN", put(KEY, torch.full((4, 4, 1, 1), torch.nan)), f"'{KEY}' holds values that are not finite"),
+    ("infinity", put("fc.bias", torch.tensor([0, 1, torch.inf, 0, 0])), "'fc.bias' holds values that are not finite"),
+    (
+        "infinite-once-cast", put(KEY, torch.full((4, 4, 1, 1), 1e300, dtype=torch.float64)),
+        f"'{KEY}' holds values that are not finite in torch.float32",
+    ),
+    ("negative-variance", put("conv1.1.running_var", -torch.ones(4)), "'conv1.1.running_var' holds a negative"),
+    ("missing-key", drop(KEY), f"lacks the tensor '{KEY}'"),
+    (
+        "one-counter-missing", drop("conv1.1.num_batches_tracked"),
+        "lacks the tensor 'conv1.1.num_batches_tracked'",
+    ),
+    ("further-key", put("fc.scale", torch.ones(5)), "has a tensor 'fc.scale', which this network does not have"),
+    ("shape", put(KEY, torch.ones(4, 4)), rf"'{KEY}' must have shape \[4, 4, 1, 1\], got \[4, 4\]"),
+    ("int64", put(KEY, torch.ones(4, 4, 1, 1, dtype=torch.int64)), f"'{KEY}' must have .* got torch.int64"),
+    ("complex", put(KEY, torch.ones(4, 4, 1, 1, dtype=torch.complex64)), f"'{KEY}' must have .* got torch.complex64"),
+    ("float8", put(KEY, torch.ones(4, 4, 1, 1).to(torch.float8_e5m2)), f"'{KEY}' must have .* got torch.float8_e5m2"),
+    ("counter-dtype", put("conv1.1.num_batches_tracked", torch.tensor(0.0)), "num_batches_tracked' must have .*int64"),
+    ("sparse", put(KEY, torch.ones(4, 4, 1, 1).to_sparse()), f"'{KEY}' must be a dense tensor .* torch.sparse_coo"),
+    ("meta", put(KEY, torch.ones(4, 4, 1, 1, device="meta")), f"'{KEY}' must be a dense tensor .* meta device"),
+    (
+        "quantized", quantize,
+        f"'{KEY}' must be a dense tensor .* quantized",
+    ),
+    ("number", put(KEY, 3.0), f"'{KEY}' must be a tensor, got a float"),
+    ("text", put(KEY, "\x1b[31m"), f"'{KEY}' must be a tensor, got a str"),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")  # by torch, for quantized tensors
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor.* are deprecated:UserWarning")  # still loadable, though
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        pytest.param(
+            spoil, message, id=name,
+            marks=fault(
+                37, "NaN; wrong key, shape, dtype, layout; sparse, meta, complex",
+                "CheckpointError names the tensor; the model is bit-identical to before",
+            ),
+        )
+        for name, spoil, message in SPOILT
+    ],
+)  # fmt: skip
+def test_a_spoilt_tensor(
+    spoil: Callable[[StateDict], None], message: str, model: ShuffleNetV2, good: StateDict
+) -> None:
+    spoil(good)
+    refuses(model, good, message)
+
+
+class Payload:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch owned",)
+
+
+@fault(37, "pickle payload", "never run: CheckpointError")
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_payload_is_not_run(legacy: bool, good: StateDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    good["fc.bias"] = Payload()
+    data = checkpoint_bytes(good, legacy)
+    with pytest.raises(CheckpointError, match=r"\(UnpicklingError: Trying to load unsupported GLOBAL posix.system"):
+        parse_checkpoint(data, "mine.pth")
+    assert not list(tmp_path.iterdir())
+    torch.load(io.BytesIO(data), weights_only=False)
+    assert [each.name for each in tmp_path.iterdir()] == ["owned"]  # it would have worked
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be loaded as a checkpoint"),
+        (b"<html>", "cannot be loaded as a checkpoint"),
+        (b"PK\x03\x04", "cannot be loaded as a checkpoint"),
+        (pickle.dumps({"a": 1}), "cannot be loaded as a checkpoint|has keys|no BatchNorm"),
+    ],
+)
+def test_no_checkpoint_at_all(content: bytes, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        parse_checkpoint(content, "mine.pth")
+
+
+def test_a_name_in_the_file_cannot_write_to_the_terminal() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("archive/data.pkl", b"\x80\x02c\x1b[31mos\nsystem\x1b]0;owned\x07\n.")
+        file.writestr("archive/version", b"3\n")
+        file.writestr("archive/byteorder", b"little")
+    with pytest.raises(CheckpointError, match="system") as caught:
+        parse_checkpoint(buffer.getvalue(), "mine.pth")
+    assert str(caught.value).isprintable()
+
+
+class TestNearMisses:
+    """Files that are named as what they are, with the remedy."""
+
+    def test_folded(self, model: ShuffleNetV2) -> None:
+        folded = deploy(model.eval()).state_dict()
+        with pytest.raises(CheckpointError, match=r"looks like the folded deploy form.*ask for deploy=True"):
+            parse_checkpoint(checkpoint_bytes(folded), "mine.pth")
+
+    @pytest.mark.parametrize("key", ["model", "state_dict", "net"])
+    def test_wrapped(self, key: str, good: StateDict) -> None:
+        wrapped = {"epoch": 3, key: good, "optimizer": {"lr": 0.1}} if key == "model" else {key: good}
+        with pytest.raises(CheckpointError, match=rf"is a wrapped checkpoint .*\['{key}'\]"):
+            parse_checkpoint(checkpoint_bytes(wrapped), "mine.pth")
+
+    @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
+    def test_prefixed(self, prefix: str, good: StateDict) -> None:
+        prefixed = {prefix + key: tensor for key, tensor in good.items()}
+        with pytest.raises(CheckpointError, match=rf"keys that begin with '{prefix}'.*removeprefix"):
+            parse_checkpoint(checkpoint_bytes(prefixed), "mine.pth")
+
+    def test_a_whole_model(self, model: ShuffleNetV2) -> None:
+        buffer = io.BytesIO()
+        torch.save(model, buffer)
+        with pytest.raises(CheckpointError, match=r"torch.save\(model.state_dict\(\)"):
+            parse_checkpoint(buffer.getvalue(), "mine.pth")
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ([1, 2], "holds a list, expected a state dict"),
+            (torch.ones(3), "holds a Tensor, expected a state dict"),
+            ({}, "holds an empty state dict"),
+            ({1: torch.ones(1)}, "has keys that are not names"),
+        ],
+    )
+    def test_no_state_dict(self, content: Any, message: str) -> None:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        with pytest.raises(CheckpointError, match=message):
+            parse_checkpoint(buffer.getvalue(), "mine.pth")
+
+
+DESCRIPTION = Description(
+    arch="shufflenet_v2_x0_5",
+    in_channels=3,
+    categories=("cat", "dog", "tea cup"),
+    preprocess=Preprocess(72, 64, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)),
+    metrics=Metrics("my photos", 91.5, 99.0, "me"),
+)
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> StateDict:
+    """The content of a file that write_checkpoint wrote."""
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("described") / "best.pth"
+    model = ShuffleNetV2(SPECS["shufflenet_v2_x0_5"], num_classes=3)
+    write_checkpoint(path, model.state_dict(), DESCRIPTION)
+    assert [each.name for each in path.parent.iterdir()] == ["best.pth"]
+    content: StateDict = torch.load(path, weights_only=True)
+    return content
+
+
+@pytest.mark.parametrize("description", [DESCRIPTION, replace(DESCRIPTION, metrics=None)])
+def test_a_description_comes_back(description: Description, described: StateDict) -> None:
+    content = {**described, **checkpoints.describe(description)}
+    assert parse_checkpoint(checkpoint_bytes(content), "best.pth").description == description
+
+
+def change(*path: str, to: Any) -> Callable[[StateDict], StateDict]:
+    def changed(content: StateDict) -> StateDict:
+        if len(path) == 1:
+            return {**content, path[0]: to}
+        return {**content, path[0]: {**content[path[0]], path[1]: to}}
+
+    return changed
+
+
+ROW_41 = fault(
+    41, "checkpoint metadata: resize 100000, labels with terminal escapes, wrong count",
+    "the manifest's own validation: CheckpointError names the field",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        pytest.param(spoil, message, id=name, marks=ROW_41)
+        for name, spoil, message in (
+            ("resize", change("preprocess", "resize", to=100_000), "'resize' must be from 1 to 2048, got 100000"),
+            ("resize-0", change("preprocess", "resize", to=0), "'resize' must be from 1 to 2048, got 0"),
+            ("crop", change("preprocess", "crop", to=73), "'crop' must be at most resize, 72, got 73"),
+            ("crop-bool", change("preprocess", "crop", to=True), "'crop' must be a int, got True"),
+            ("interpolation", change("preprocess", "interpolation", to="none"), "'interpolation' must be 'bilinear'"),
+            ("mean-nan", change("preprocess", "mean", to=[0.1, float("nan"), 0.1]), "'mean' must be three finite"),
+            ("std-0", change("preprocess", "std", to=[0.1, 0.0, 0.1]), "'std' must be three numbers above 0"),
+            ("escape", change("categories", to=["cat", "\x1b[31mdog", "tea"]), "label must be 1 to 200 printable"),
+            ("newline", change("categories", to=["cat", "dog\nrm", "tea"]), "label must be 1 to 200 printable"),
+            ("right-to-left", change("categories", to=["cat", "\u202edog", "tea"]), "label must be 1 to 200 printable"),
+            ("long", change("categories", to=["cat", "d" * 201, "tea"]), "label must be 1 to 200 printable"),
+            ("empty-label", change("categories", to=["cat", "", "tea"]), "label must be 1 to 200 printable"),
+            ("count", change("categories", to=["cat", "dog"]), "describes 2 categories .* its tensors are for 3"),
+            ("no-categories", change("categories", to=[]), "'categories' must be a list of labels"),
+            ("numbers", change("categories", to=[1, 2, 3]), "'categories' must be a list of labels"),
+            ("channels", change("in_channels", to=1), "and 1 channels, but its tensors are for 3 and 3"),
+            ("channels-0", change("in_channels", to=0), "'in_channels' must be from 1 to 1024"),
+            ("arch", change("arch", to="resnet18"), "'arch' must be one of"),
+            ("metrics", change("metrics", to="good"), "'metrics' must be a dict"),
+            ("accuracy", change("metrics", "acc@1", to=101.0), "'acc@1' must be at least 0"),
+            ("author", change("metrics", "measured_by", to="\x1b]0;owned\x07"), "label must be 1 to 200 printable"),
+            ("version", change("schema_version", to=2), "has schema_version 2, this code reads 1; upgrade"),
+            ("tensors", change("state_dict", to=[1]), "has no state dict under 'state_dict'"),
+        )
+    ],
+)
+def test_a_spoilt_description(
+    spoil: Callable[[StateDict], StateDict], message: str, described: StateDict, tmp_path: Path
+) -> None:
+    path = tmp_path / "best.pth"
+    torch.save(spoil(described), path)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        entrypoints.shufflenet_v2_x0_5(weights=path)
+    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).isprintable()
+
+
+class TestAFileOfOnesOwn:
+    def test_it_is_logged_as_unverified(
+        self, described: StateDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "best.pth"
+        torch.save(described, path)
+        with caplog.at_level(logging.INFO, "shufflenetv2"):
+            entrypoints.shufflenet_v2_x0_5(weights=path)
+        assert f"{path} is not in the manifest: its bytes were not verified" in caplog.messages
+
+    def test_a_fifo_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "best.pth")
+        with pytest.raises(CheckpointError, match="cannot be read: is a pipe, a socket or a device"):
+            entrypoints.shufflenet_v2_x0_5(weights=tmp_path / "best.pth")
+
+    def test_a_device_without_end_is_not_read(self) -> None:
+        with pytest.raises(CheckpointError, match="cannot be read: is a pipe, a socket or a device"):
+            entrypoints.shufflenet_v2_x0_5(weights="/dev/zero")
+
+    def test_an_enormous_file_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sources, "MAX_BYTES", 1000)
+        (tmp_path / "best.pth").write_bytes(b"x" * 1001)
+        with pytest.raises(CheckpointError, match="is larger than 1,000 bytes"):
+            entrypoints.shufflenet_v2_x0_5(weights=tmp_path / "best.pth")
+
+    @pytest.mark.parametrize("version", ["2.5.1", "1.13.0+cu117"])
+    def test_an_old_torch_refuses_it(
+        self, version: str, described: StateDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        torch.save(described, tmp_path / "best.pth")
+        monkeypatch.setattr(torch, "__version__", version)
+        with pytest.raises(CheckpointError, match=r"CVE-2025-32434\); upgrade to torch 2.6"):
+            entrypoints.shufflenet_v2_x0_5(weights=tmp_path / "best.pth")
+
+
+def mutants(data: bytes, count: int, seed: int) -> "list[bytes]":
+    """Cut, flipped and overwritten copies; half of the damage is near the ends, where the structure is."""
+    chance = random.Random(seed)
+    found = []
+    for _ in range(count):
+        mutant = bytearray(data)
+        if chance.random() < 0.2:
+            del mutant[chance.randrange(len(mutant)) :]
+        for _ in range(chance.choice((1, 1, 2, 8))):
+            if mutant:
+                near = min(len(mutant), 20_000)
+                position = chance.choice(
+                    (chance.randrange(near), -1 - chance.randrange(near), chance.randrange(len(mutant)))
+                )
+                mutant[position] = chance.choice((mutant[position] ^ (1 << chance.randrange(8)), chance.randrange(256)))
+        found.append(bytes(mutant))
+    return found
+
+
+@fault(37, "damaged bytes in a file of one's own", "CheckpointError or values that were checked, never anything else")
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_mutants_of_a_checkpoint(legacy: bool, model: ShuffleNetV2, good: StateDict) -> None:
+    data = checkpoint_bytes(good, legacy)
+    refused = 0
+    for mutant in mutants(data, 400, seed=legacy):
+        before = snapshot(model)
+        try:
+            load(model, parse_checkpoint(mutant, "mutant.pth"))
+        except CheckpointError:
+            refused += 1
+            after = snapshot(model)
+            assert all(torch.equal(before[key][1], after[key][1]) for key in before)
+        else:
+            assert all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values())
+    assert refused > 100
+
+
+@fault(37, "damaged bytes in a cached file", "torch would load them: the hash is the only guard, and it is asked")
+def test_a_flipped_bit_that_torch_does_not_notice(good: StateDict) -> None:
+    data = checkpoint_bytes(good)
+    flipped = bytearray(data)
+    position = data.index(good["fc.weight"].numpy().tobytes())
+    flipped[position] ^= 1
+    loaded = torch.load(io.BytesIO(bytes(flipped)), weights_only=True)
+    assert not torch.equal(
+        loaded["fc.weight"], good["fc.weight"]
+    )  # so the fault is real; test_cache.py shows the guard

@@ -1,0 +1,189 @@
+"""A malformed manifest is refused, by entry and field, before anything is read or fetched."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from support.fault_rows import fault
+
+from shufflenetv2.errors import ManifestError
+from shufflenetv2.network.model import SPECS
+from shufflenetv2.weights import manifest
+from shufflenetv2.weights.manifest import load_manifest, parse_manifest, read_categories
+
+TEXT = (ROOT / "weights.json").read_text(encoding="utf-8")
+Edit = Callable[[dict[str, Any]], object]
+
+
+def edited(edit: Edit) -> str:
+    raw = copy.deepcopy(json.loads(TEXT))
+    edit(raw["entries"][0])
+    return json.dumps(raw)
+
+
+def test_every_width_has_one_default_with_known_categories() -> None:
+    entries = load_manifest()
+    assert [entry.arch for entry in entries if entry.default] == list(SPECS)
+    for entry in entries:
+        assert len(read_categories(entry.categories)) == entry.num_classes
+
+
+HOSTILE = [
+    "../x", "/etc/x", "a/b", "a\\b", "C:x", "CON", "con.pth", "NUL", "nul.pth", "COM1", "LPT9.pth", "COM\u00b9",
+    "a\x00b", "", ".", "..", ".hidden", "a b", "a\n", "\u202ex.pth", "x" * 201, "x.", "x.pth.",
+]  # fmt: skip
+
+
+@fault(
+    30, "`file`, `path` or `categories` is ../x, absolute, with a backslash, CON, NUL", "ManifestError before any I/O"
+)
+@pytest.mark.parametrize("field", ["file", "path", "categories"])
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_a_hostile_name(field: str, name: str) -> None:
+    def edit(entry: dict[str, Any]) -> None:
+        if field == "path":
+            del entry["urls"]
+        entry[field] = name
+
+    with pytest.raises(ManifestError, match=f"imagenet1k_v1.*the field '{field}' must be a bare file name"):
+        parse_manifest(edited(edit))
+
+
+@fault(30, "the same in a manifest that is loaded", "ManifestError before any I/O", evidence="order observed")
+def test_nothing_is_read_or_fetched_before_the_manifest_is_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shufflenetv2 import entrypoints
+    from shufflenetv2.weights import obtain as download
+
+    (tmp_path / "weights.json").write_text(edited(lambda entry: entry.update(file="../x")))
+    monkeypatch.setattr(manifest, "PACKAGE", tmp_path)
+    asked: list[object] = []
+    monkeypatch.setattr(download, "read_verified", lambda *arguments: asked.append(arguments))
+    load_manifest.cache_clear()
+    try:
+        with pytest.raises(ManifestError, match="'file' must be a bare file name"):
+            entrypoints.shufflenet_v2_x1_0(pretrained=True)
+    finally:
+        load_manifest.cache_clear()
+    assert asked == []
+
+
+def put(**fields: Any) -> Edit:
+    return lambda entry: entry.update(fields)
+
+
+def drop(field: str) -> Edit:
+    return lambda entry: entry.pop(field)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        pytest.param(
+            edit, message, id=name, marks=fault(31, "bad or missing sha256, bad size, wrong type", "ManifestError")
+        )
+        for name, edit, message in (
+            ("no-sha", drop("sha256"), "the field 'sha256' is missing"),
+            ("short-sha", put(sha256="f707e7126e"), "'sha256' must be 64 lower-case hexadecimal digits"),
+            ("upper-sha", put(sha256="F" * 64), "'sha256' must be 64 lower-case"),
+            ("sha-newline", put(sha256="f" * 64 + "\n"), "'sha256' must be 64 lower-case"),
+            ("no-size", drop("size"), "the field 'size' is missing"),
+            ("size-0", put(size=0), "'size' must be from 1"),
+            ("negative-size", put(size=-5), "'size' must be from 1"),
+            ("huge-size", put(size=10**30), "'size' must be from 1 to"),
+            ("size-as-text", put(size="5538128"), "'size' must be a int, got '5538128'"),
+            ("size-as-float", put(size=5538128.0), "'size' must be a int, got 5538128.0"),
+            ("size-as-bool", put(size=True), "'size' must be a int, got True"),
+            ("http", put(urls=["http://x.example/y"]), "'urls' must be a list of https addresses"),
+            ("file-url", put(urls=["file:///etc/passwd"]), "'urls' must be a list of https addresses"),
+            ("broken-url", put(urls=["https://[::1/x"]), "'urls' must be a list of https addresses"),
+            ("url-with-newline", put(urls=["https://x.example/\ny"]), "'urls' must be a list of https addresses"),
+            ("no-host", put(urls=["https:///x"]), "'urls' must be a list of https addresses"),
+            ("no-urls", put(urls=[]), "'urls' must be a list of https addresses"),
+            ("url-number", put(urls=[5]), "'urls' must be a list of https addresses"),
+            ("neither", drop("urls"), "'urls' must be given, or 'path', but not both"),
+            ("both", put(path="x.pth"), "'urls' must be given, or 'path', but not both"),
+            ("name", put(name="ImageNet"), "'name' must be lower case"),
+            ("classes", put(num_classes=0), "'num_classes' must be from 1"),
+            ("resize", put(preprocess={"resize": 100_000}), "'resize' must be from 1 to 2048"),
+            ("metrics", put(metrics=[]), "'metrics' must be a dict"),
+        )
+    ],
+)
+def test_a_malformed_entry(edit: Edit, message: str) -> None:
+    with pytest.raises(ManifestError, match=rf"weights.json, entry 0 \(.*\).*{message}"):
+        parse_manifest(edited(edit))
+
+
+ROW_31 = fault(31, "duplicate key or entry", "ManifestError")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(
+            TEXT.replace('"size": ', '"size": 1, "size": ', 1), "the key 'size' stands twice", id="key", marks=ROW_31
+        ),
+        pytest.param(
+            edited(put(arch="shufflenet_v2_x1_0", default=False)), "two entries have the arch/name", id="entry",
+            marks=ROW_31,
+        ),
+        pytest.param(
+            edited(put(file="SHUFFLENETV2_x1-5666bf0f80.pth")), "two entries have the file", id="file", marks=ROW_31
+        ),
+        pytest.param(edited(put(default=False)), "must have exactly one default entry", id="default", marks=ROW_31),
+        pytest.param(TEXT[:-10], "weights.json is not JSON", id="cut"),
+        pytest.param("", "weights.json is not JSON", id="empty"),
+        pytest.param("[]", "must hold an object, got a list", id="list"),
+        pytest.param("9" * 5000, "weights.json is not JSON", id="digits"),
+        pytest.param("[" * 100_000, "weights.json is not JSON", id="deep"),
+        pytest.param(TEXT.replace("60.552", "NaN"), "NaN is not a number", id="nan"),
+        pytest.param('{"schema_version": 1}', "the field 'entries' is missing", id="no-entries"),
+        pytest.param('{"schema_version": 1, "entries": [3]}', "entry 0: must be an object", id="no-object"),
+    ],
+)  # fmt: skip
+def test_a_malformed_manifest(text: str, message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        parse_manifest(text)
+
+
+@fault(32, "unknown field", "ignored")
+def test_unknown_fields_are_ignored() -> None:
+    assert parse_manifest(edited(put(colour="blue", urls_v2=["x"]))) == load_manifest()
+
+
+@fault(32, "newer schema version", 'ManifestError says "upgrade"')
+@pytest.mark.parametrize("version", [0, 2, 99])
+def test_another_schema_version(version: int) -> None:
+    text = json.dumps({"schema_version": version, "entries": "of another kind"})
+    with pytest.raises(ManifestError, match=f"schema_version {version}, this code reads 1; upgrade"):
+        parse_manifest(text)
+
+
+class TestWhereItIs:
+    """Inside the package, or beside it in a checkout: nowhere else, whatever the environment says."""
+
+    @pytest.fixture
+    def package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        package = tmp_path / "shufflenetv2"
+        package.mkdir()
+        monkeypatch.setattr(manifest, "PACKAGE", package)
+        return package
+
+    def test_beside_the_package_only_if_it_is_a_checkout(self, package: Path) -> None:
+        (package.parent / "weights.json").write_text(TEXT)
+        with pytest.raises(ManifestError, match=r"weights.json is missing: .* install again"):
+            manifest.manifest_path()
+        (package.parent / "hubconf.py").touch()
+        assert manifest.manifest_path() == package.parent / "weights.json"
+
+    def test_inside_the_package_first(self, package: Path) -> None:
+        for directory in (package, package.parent):
+            (directory / "weights.json").write_text(TEXT)
+        (package.parent / "hubconf.py").touch()
+        assert manifest.manifest_path() == package / "weights.json"

@@ -1,0 +1,646 @@
+"""Whatever becomes of the cache, the bytes that are loaded are the bytes that were verified."""
+
+import errno
+import os
+import random
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.fault_rows import fault
+from support.fault_server import Exchange, FaultServer, answer, head, until
+
+from shufflenetv2.errors import CacheError, DownloadError, IntegrityError
+from shufflenetv2.weights import download as fetching
+from shufflenetv2.weights import obtain as download
+from shufflenetv2.weights import store as cache
+from shufflenetv2.weights.manifest import Entry
+from shufflenetv2.weights.obtain import cache_path, fetch, fetch_to_cache
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BODY = random.Random(0).randbytes(100_000)
+FLIPPED = BODY[:50_000] + bytes([BODY[50_000] ^ 1]) + BODY[50_001:]
+NOBODY = 65534
+MakeEntry = Callable[..., Entry]
+
+needs_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root")
+
+
+@pytest.fixture
+def home(own_network: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The torch home, empty; the limits are short."""
+    monkeypatch.setattr(fetching, "BACKOFF_SECONDS", 0.02)
+    return own_network
+
+
+@pytest.fixture
+def server(tls) -> Iterator[FaultServer]:
+    with FaultServer([answer(BODY)], tls) as running:
+        yield running
+
+
+@pytest.fixture
+def entry(make_entry: MakeEntry, server: FaultServer, home: Path) -> Entry:
+    return make_entry(BODY, server.url())
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def listing(directory: Path) -> list[str]:
+    return sorted(each.name for each in directory.iterdir())
+
+
+def loads_with_one_warning(entry: Entry, caplog: pytest.LogCaptureFixture, *words: str) -> None:
+    """``fetch`` warns once and returns the bytes; ``fetch_to_cache`` fails for the same reason."""
+    assert fetch(entry, progress=False) == BODY
+    (warning,) = warnings(caplog)
+    for word in (*words, str(cache_path(entry)), "Set TORCH_HOME", "loaded from memory"):
+        assert word in warning
+    with pytest.raises(CacheError) as caught:
+        fetch_to_cache(entry, progress=False)
+    assert all(word in str(caught.value) for word in words)
+
+
+HOME_LIKE_BEFORE = "the verified bytes load all the same, one warning; `weights fetch`: CacheError"
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@fault(19, "file size limit", HOME_LIKE_BEFORE)
+def test_a_file_size_limit(entry: Entry, caplog: pytest.LogCaptureFixture) -> None:
+    with file_size_limit(50_000):
+        loads_with_one_warning(entry, caplog, os.strerror(errno.EFBIG), "100000 bytes needed")
+    assert listing(cache_path(entry).parent) == []
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"needs the right to mount: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@needs_root
+@fault(19, "disk full", HOME_LIKE_BEFORE + ", with the bytes needed and free")
+def test_a_full_disk(
+    full_disk: Path, entry: Entry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(full_disk))
+    loads_with_one_warning(entry, caplog, os.strerror(errno.ENOSPC), "100000 bytes needed", "65536 free")
+    assert listing(cache_path(entry).parent) == []
+
+
+@pytest.fixture
+def as_nobody(ca_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Call it to go on as a user whom mode bits bind, with a torch home of that user's own."""
+    place = Path(tempfile.mkdtemp())  # tmp_path is closed to others
+    shutil.copy(ca_bundle, place / "ca.pem")
+    for each in (place, place / "ca.pem"):
+        os.chown(each, NOBODY, NOBODY)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(place / "ca.pem"))
+    monkeypatch.setenv("TORCH_HOME", str(place))
+    yield lambda: os.seteuid(NOBODY)
+    os.seteuid(0)
+    shutil.rmtree(place)
+
+
+@needs_root
+@fault(20, "cache not writable, file absent", HOME_LIKE_BEFORE)
+def test_a_cache_that_cannot_be_written(
+    entry: Entry, as_nobody: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = cache_path(entry).parent
+    directory.mkdir(parents=True)
+    directory.chmod(0o555)
+    as_nobody()
+    loads_with_one_warning(entry, caplog, os.strerror(errno.EACCES))
+    assert listing(directory) == []
+
+
+READ_ONLY = """
+import os, sys
+from shufflenetv2.weights.manifest import Entry, Metrics, Preprocess
+from shufflenetv2.weights.obtain import fetch
+os.setgid({nobody})
+os.setuid({nobody})
+seen = []
+def hook(event, arguments):
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if writes or event.startswith(("fcntl.", "socket.", "os.")):
+        seen.append((event, arguments))
+sys.addaudithook(hook)
+data = fetch({entry!r})
+seen = list(seen)
+assert len(data) == 100000
+assert not seen, seen
+assert "requests" not in sys.modules
+print("read")
+"""
+
+
+def run(code: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/", **options)
+
+
+@needs_root
+@fault(21, "read-only cache, file present", "loads; writes nothing, locks nothing, asks no network")
+def test_a_hit_in_a_read_only_cache(entry: Entry, as_nobody: Callable[[], None], server: FaultServer) -> None:
+    path = cache_path(entry)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(BODY)
+    path.parent.chmod(0o555)
+    ran = run(READ_ONLY.format(nobody=NOBODY, entry=entry))
+    assert (ran.stdout, ran.stderr) == ("read\n", "")
+    assert server.connections == 0
+    assert listing(path.parent) == ["weights.pth"]
+
+
+@fault(22, "cache path is a file", HOME_LIKE_BEFORE)
+def test_a_cache_path_that_is_a_file(entry: Entry, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    home.write_text("not a directory")
+    loads_with_one_warning(entry, caplog)
+    assert home.read_text() == "not a directory"
+
+
+HOMELESS = """
+import os, sys
+from shufflenetv2.weights.manifest import Entry, Metrics, Preprocess
+from shufflenetv2.weights import download as fetching  # as root
+from shufflenetv2 import who can read it
+from shufflenetv2.weights.obtain import fetch
+for name in ("HOME", "TORCH_HOME", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+os.chdir({place!r})
+os.setuid({unknown})
+print(os.path.expanduser("~"), len(fetch({entry!r}, progress=False)), os.listdir())
+"""
+
+
+@needs_root
+@fault(22, "HOME unset, user unknown", HOME_LIKE_BEFORE + "; no directory called ~ is made")
+def test_a_user_without_a_home(entry: Entry, as_nobody: Callable[[], None]) -> None:
+    place = Path(os.environ["TORCH_HOME"])
+    place.chmod(0o777)
+    ran = run(HOMELESS.format(place=str(place), unknown=54_321, entry=entry))
+    assert ran.stdout == "~ 100000 ['ca.pem']\n"
+    assert ran.stderr.count("no home directory is known") == 1
+
+
+@fault(22, "HOME unset, user unknown", HOME_LIKE_BEFORE, evidence="order observed")
+def test_no_home(
+    entry: Entry, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("HOME", "TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.chdir(tmp_path)
+    assert str(cache_path(entry)).startswith("~")
+    loads_with_one_warning(entry, caplog, "no home directory is known")
+    assert listing(tmp_path) == []
+
+
+FETCH = """
+import os, time
+from shufflenetv2.weights.manifest import Entry, Metrics, Preprocess
+from shufflenetv2.weights.obtain import fetch
+flush = os.fsync
+def slow_flush(descriptor):
+    print("writing", flush=True)
+    time.sleep(60)
+if {slow_flush}:
+    os.fsync = slow_flush
+fetch({entry!r}, progress=False)
+"""
+
+
+@contextmanager
+def child(code: str) -> "Iterator[subprocess.Popen[str]]":
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(number, id=name, marks=fault(23, f"{name} in mid-download", "leaves nothing; the next call works"))
+        for number, name in ((signal.SIGKILL, "SIGKILL"), (signal.SIGTERM, "SIGTERM"))
+    ],
+)
+def test_killed_in_mid_download(number: signal.Signals, make_entry: MakeEntry, home: Path, tls) -> None:
+    half_sent = threading.Event()
+
+    def handler(exchange: Exchange) -> None:
+        exchange.read_request()
+        exchange.send(head(headers=[("Content-Length", len(BODY))]) + BODY[:50_000])
+        half_sent.set()
+        if exchange.wait_for_the_other_side():
+            exchange.happened()
+
+    with FaultServer([handler, answer(BODY)], tls) as server:
+        entry = make_entry(BODY, server.url())
+        with child(FETCH.format(slow_flush=False, entry=entry)) as process:
+            assert half_sent.wait(30)
+            process.send_signal(number)
+            assert process.wait() == -number
+        assert not cache_path(entry).parent.exists()
+        assert fetch(entry, progress=False) == BODY
+        until(lambda: server.faults == 2)
+    assert listing(cache_path(entry).parent) == ["weights.pth"]
+
+
+@fault(23, "SIGKILL in mid-write", "the next call works; our temporary files are swept when a day old, no one else's")
+def test_killed_in_mid_write(entry: Entry) -> None:
+    directory = cache_path(entry).parent
+    with child(FETCH.format(slow_flush=True, entry=entry)) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "writing\n"
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    (left,) = listing(directory)
+    assert left.endswith(".shufflenetv2-partial")
+
+    assert fetch(entry, progress=False) == BODY
+    assert listing(directory) == [left, "weights.pth"]  # it could belong to a process that is still writing
+
+    two_days_ago = time.time() - 2 * 24 * 60 * 60
+    foreign = {"weights.pth.0123456789abcdef0123456789abcdef.partial", ".someone.shufflenetv2-partial", "old.pth"}
+    for name in foreign:
+        (directory / name).write_bytes(b"not ours")
+    (directory / left.replace("weights", "a.directory")).mkdir()
+    for name in listing(directory):
+        os.utime(directory / name, (two_days_ago, two_days_ago))
+    cache_path(entry).unlink()
+    assert fetch(entry, progress=False) == BODY
+    assert set(listing(directory)) == {*foreign, "weights.pth", left.replace("weights", "a.directory")}
+
+
+@fault(24, "Ctrl-C in mid-download", "KeyboardInterrupt at once; nothing stays behind")
+def test_interrupted_in_mid_download(make_entry: MakeEntry, home: Path, tls) -> None:
+    def handler(exchange: Exchange) -> None:
+        exchange.read_request()
+        exchange.send(head(headers=[("Content-Length", len(BODY))]) + BODY[:50_000])
+        os.kill(os.getpid(), signal.SIGINT)
+        if exchange.wait_for_the_other_side():
+            exchange.happened()
+
+    with FaultServer([handler], tls) as server:
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            fetch(make_entry(BODY, server.url()), progress=False)
+        assert time.monotonic() - started < 5  # not the 10 s of the progress timeout
+        until(lambda: server.faults == 1)  # the connection does not stay open
+    assert not home.exists()
+
+
+@fault(24, "Ctrl-C in mid-write", "the temporary file is removed")
+def test_interrupted_in_mid_write(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    there: list[list[str]] = []
+
+    def interrupted(descriptor: int) -> None:
+        there.append(listing(cache_path(entry).parent))
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(entry, progress=False)
+    assert len(there[0]) == 1
+    assert listing(cache_path(entry).parent) == []
+
+
+@fault(
+    25, "power loss", "file flushed, then renamed, then the directory flushed; re-hashed on every load",
+    evidence="order observed",
+)  # fmt: skip
+def test_the_order_of_writing(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = cache_path(entry)
+    calls: list[object] = []
+    flush, replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        calls.append("flush directory" if stat.S_ISDIR(status.st_mode) else f"flush {status.st_size} bytes")
+        flush(descriptor)
+
+    def rename(source: str, target: str) -> None:
+        assert Path(source).parent == Path(target).parent
+        calls.append(f"rename to {Path(target).name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", rename)
+    fetch(entry, progress=False)
+    assert calls == ["flush 100000 bytes", "rename to weights.pth", "flush directory"]
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077, 0o002])
+def test_the_umask_decides_who_may_read(umask: int, entry: Entry) -> None:
+    before = os.umask(umask)
+    try:
+        fetch(entry, progress=False)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(cache_path(entry).stat().st_mode) == 0o666 & ~umask
+
+
+CROWD = """
+import os, sys, traceback
+from shufflenetv2.weights.manifest import Entry, Metrics, Preprocess
+from shufflenetv2.weights import download as fetching
+from shufflenetv2.weights.obtain import fetch
+wait, go = os.pipe()
+children = []
+for number in range(16):
+    child = os.fork()
+    if child == 0:
+        os.close(go)
+        os.read(wait, 1)
+        status = 1
+        try:
+            status = 0 if len(fetch({entry!r}, progress=False)) == {entry.size} else 2
+        except BaseException:
+            traceback.print_exc()
+        os._exit(status)
+    children.append(child)
+os.close(wait)
+os.close(go)
+print([os.waitpid(child, 0)[1] for child in children])
+"""
+
+
+@fault(26, "16 processes on a cold cache", "all load; one file stays; no lock is needed")
+def test_a_crowd_on_a_cold_cache(make_entry: MakeEntry, home: Path, tls) -> None:
+    all_are_here = threading.Barrier(16)
+
+    def handler(exchange: Exchange) -> None:
+        exchange.read_request()
+        all_are_here.wait(30)
+        exchange.happened()
+        exchange.send(head(headers=[("Content-Length", len(BODY))]) + BODY)
+
+    with FaultServer([handler], tls) as server:
+        entry = make_entry(BODY, server.url())
+        ran = run(CROWD.format(entry=entry), timeout=120)
+        assert (ran.stdout, ran.stderr) == (f"{[0] * 16}\n", "")
+        assert server.faults == 16
+    assert listing(cache_path(entry).parent) == ["weights.pth"]
+    assert cache_path(entry).read_bytes() == BODY
+
+
+def put_file(data: bytes) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(data) and None
+
+
+def put_link_to_a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def put_dangling_link(path: Path) -> None:
+    path.symlink_to(path.with_name("gone"))
+
+
+def put_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("put", "what"),
+    [
+        pytest.param(put_file(FLIPPED), "expected sha256", id="flipped-bit",
+                     marks=fault(27, "cached file tampered with", "fetched anew; offline: IntegrityError names it")),
+        pytest.param(put_file(b""), "expected 100000 bytes, got 0", id="empty",
+                     marks=fault(28, "cached file empty", "fetched anew; offline: IntegrityError names it")),
+        pytest.param(put_file(BODY[:70_000]), "expected 100000 bytes, got 70000", id="cut",
+                     marks=fault(28, "cached file cut", "fetched anew; offline: IntegrityError names it")),
+        pytest.param(put_file(BODY + b"x"), "expected 100000 bytes, got more", id="longer",
+                     marks=fault(28, "cached file too long", "fetched anew; offline: IntegrityError names it")),
+        pytest.param(put_fifo, "is a pipe, a socket or a device", id="fifo",
+                     marks=fault(29, "target is a FIFO", "never waited for; replaced; offline: IntegrityError")),
+        pytest.param(put_link_to_a_device, "is a pipe, a socket or a device", id="device",
+                     marks=fault(29, "target is a device", "never read; replaced; offline: IntegrityError")),
+    ],
+)  # fmt: skip
+def test_something_else_in_the_cache(
+    put: Callable[[Path], None], what: str, entry: Entry, server: FaultServer, make_entry: MakeEntry,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    path = cache_path(entry)
+    path.parent.mkdir(parents=True)
+    put(path)
+    before = os.lstat(path)
+
+    with monkeypatch.context() as offline:
+        offline.setenv("SHUFFLENETV2_OFFLINE", "1")
+        with pytest.raises(IntegrityError, match=what) as caught:
+            fetch(entry)
+        assert str(path) in str(caught.value)
+        assert entry.sha256 in str(caught.value)
+    with FaultServer([answer(b"", 404)], server.tls) as without, pytest.raises(IntegrityError, match=what) as caught:
+        fetch(make_entry(BODY, without.url()))
+    assert "could not be replaced" in str(caught.value)
+    assert "HTTP status 404" in str(caught.value)
+    after = os.lstat(path)
+    assert (before.st_ino, before.st_mtime_ns, before.st_size) == (after.st_ino, after.st_mtime_ns, after.st_size)
+    assert server.connections == 0
+
+    caplog.clear()
+    assert fetch(entry, progress=False) == BODY
+    assert [what in each for each in warnings(caplog)] == [True]
+    assert path.read_bytes() == BODY
+    assert not path.is_symlink()
+    assert fetch(entry, progress=False) == BODY
+    assert server.connections == 1
+    assert listing(path.parent) == ["weights.pth"]
+
+
+@fault(29, "target is a directory", "left alone; loads, one warning; `weights fetch`: CacheError")
+def test_a_directory_in_the_cache(
+    entry: Entry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache_path(entry).mkdir(parents=True)
+    assert fetch(entry, progress=False) == BODY
+    assert "is a directory" in warnings(caplog)[0]
+    assert "could not be written" in warnings(caplog)[1]
+    with pytest.raises(CacheError, match=os.strerror(errno.EISDIR)):
+        fetch_to_cache(entry, progress=False)
+    monkeypatch.setenv("SHUFFLENETV2_OFFLINE", "1")
+    with pytest.raises(IntegrityError, match="is a directory"):
+        fetch(entry)
+    assert listing(cache_path(entry).parent) == ["weights.pth"]
+    assert cache_path(entry).is_dir()
+
+
+@fault(29, "target is a link", "followed: shared caches use them, and the hash decides; a dangling one is replaced")
+def test_a_link_in_the_cache(entry: Entry, server: FaultServer, tmp_path: Path) -> None:
+    path = cache_path(entry)
+    path.parent.mkdir(parents=True)
+    put_dangling_link(path)
+    assert fetch(entry, progress=False) == BODY
+    assert not path.is_symlink()
+    shared = tmp_path / "shared.pth"
+    path.rename(shared)
+    path.symlink_to(shared)
+    assert fetch(entry, progress=False) == BODY
+    assert path.is_symlink()
+    assert server.connections == 1
+
+
+@needs_root
+def test_an_unreadable_file_is_fetched_anew(
+    entry: Entry, as_nobody: Callable[[], None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cache_path(entry)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(BODY)
+    path.chmod(0)
+    os.chown(path.parent, NOBODY, NOBODY)
+    as_nobody()
+    monkeypatch.setenv("SHUFFLENETV2_OFFLINE", "1")
+    with pytest.raises(CacheError, match="cannot be read: Permission denied"):
+        fetch(entry)
+    monkeypatch.delenv("SHUFFLENETV2_OFFLINE")
+    assert fetch(entry, progress=False) == BODY
+    assert ["cannot be read" in each for each in warnings(caplog)] == [True]
+    assert path.read_bytes() == BODY
+
+
+@fault(33, "flock unsupported, a no-op, or its file not writable", "no lock is ever taken", evidence="order observed")
+def test_no_lock_is_taken(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    calls: list[str] = []
+    for name in ("flock", "lockf", "fcntl"):
+        monkeypatch.setattr(fcntl, name, lambda *_, name=name: calls.append(name))
+    assert fetch(entry, progress=False) == BODY
+    assert fetch(entry, progress=False) == BODY
+    assert calls == []
+
+
+@fault(34, "offline", "a hit loads; a miss is a DownloadError at once that says what to copy where")
+def test_offline(entry: Entry, server: FaultServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHUFFLENETV2_OFFLINE", "1")
+    started = time.monotonic()
+    with pytest.raises(DownloadError) as caught:
+        fetch(entry)
+    assert time.monotonic() - started < 5
+    for word in ("SHUFFLENETV2_OFFLINE", "weights.pth", entry.sha256, "100000 bytes", str(cache_path(entry).parent)):
+        assert word in str(caught.value)
+    assert not home.exists()
+    cache_path(entry).parent.mkdir(parents=True)
+    cache_path(entry).write_bytes(BODY)  # as the message said
+    assert fetch(entry) == BODY
+    assert fetch_to_cache(entry) == cache_path(entry)
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("value", ["", "0", "false", "No"])
+def test_offline_can_be_switched_off(value: str, entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHUFFLENETV2_OFFLINE", value)
+    assert fetch(entry, progress=False) == BODY
+
+
+class TestATargetThatIsOpenOnWindows:
+    """There ``os.replace`` fails with PermissionError while another process has the target open."""
+
+    @staticmethod
+    def deny(monkeypatch: pytest.MonkeyPatch, times: int, meanwhile: Callable[[], object] = lambda: None) -> list[int]:
+        replace, calls = os.replace, []
+
+        def denied(source: str, target: str) -> None:
+            calls.append(len(calls))
+            if len(calls) <= times:
+                meanwhile()
+                raise PermissionError(errno.EACCES, "The process cannot access the file")
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", denied)
+        monkeypatch.setattr(cache, "REPLACE_SECONDS", 0.001)
+        return calls
+
+    @fault(36, "Windows: target open", "replaced again after a moment", evidence="order observed")
+    def test_it_is_tried_again(
+        self, entry: Entry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = self.deny(monkeypatch, times=2)
+        assert fetch(entry, progress=False) == BODY
+        assert len(calls) == 3
+        assert warnings(caplog) == []
+        assert listing(cache_path(entry).parent) == ["weights.pth"]
+
+    @fault(36, "Windows: target open, with the same bytes", "verified and accepted", evidence="order observed")
+    def test_what_another_process_wrote_is_accepted(
+        self, entry: Entry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = self.deny(monkeypatch, times=99, meanwhile=lambda: cache_path(entry).write_bytes(BODY))
+        assert fetch(entry, progress=False) == BODY
+        assert len(calls) == 1
+        assert warnings(caplog) == []
+        assert listing(cache_path(entry).parent) == ["weights.pth"]
+
+    @fault(36, "Windows: target open for good", HOME_LIKE_BEFORE, evidence="order observed")
+    def test_after_some_tries_it_is_an_unwritable_cache(
+        self, entry: Entry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = self.deny(monkeypatch, times=99)
+        loads_with_one_warning(entry, caplog, "The process cannot access the file")
+        assert len(calls) == 2 * cache.REPLACE_TRIES
+        assert listing(cache_path(entry).parent) == []
+
+
+class TestBundled:
+    @pytest.fixture
+    def bundled(self, make_entry: MakeEntry, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
+        monkeypatch.setattr(download, "PACKAGE", tmp_path)
+        (tmp_path / "bundled").mkdir()
+        (tmp_path / "bundled" / "small.pth").write_bytes(BODY)
+        return make_entry(BODY, path="small.pth")
+
+    def test_it_is_read_from_the_package(self, bundled: Entry, home: Path, tmp_path: Path) -> None:
+        assert fetch(bundled) == BODY
+        assert fetch_to_cache(bundled) == tmp_path / "bundled" / "small.pth"
+        assert not home.exists()
+
+    def test_it_is_verified_like_any_other(self, bundled: Entry, tmp_path: Path) -> None:
+        (tmp_path / "bundled" / "small.pth").write_bytes(FLIPPED)
+        with pytest.raises(IntegrityError, match=r"small.pth is not the file .* install it again"):
+            fetch(bundled)
+
+    def test_it_is_missing(self, bundled: Entry, tmp_path: Path) -> None:
+        (tmp_path / "bundled" / "small.pth").unlink()
+        with pytest.raises(CacheError, match=r"small.pth is missing, although .* install it again"):
+            fetch(bundled)
