@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from .errors import (
         CacheError,
         CheckpointError,
+        DatasetError,
         DeviceError,
         DownloadError,
+        ExportError,
         ImageError,
         IntegrityError,
         ManifestError,
         ShuffleNetError,
+        TrainingError,
     )
     from .network.deploy import deploy
     from .network.model import SPECS, ShuffleNetV2, Spec
@@ -36,14 +39,17 @@ __all__ = [
     "SPECS",
     "CacheError",
     "CheckpointError",
+    "DatasetError",
     "DeviceError",
     "DownloadError",
+    "ExportError",
     "ImageError",
     "IntegrityError",
     "ManifestError",
     "ShuffleNetError",
     "ShuffleNetV2",
     "Spec",
+    "TrainingError",
     "categories",
     "classifier",
     "deploy",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from . import __version__
 from .errors import ShuffleNetError
-from .revision import REVISION
+from .package import REVISION
 
 # Each command is a module with add_arguments(parser) and run(arguments) -> exit status, imported only when asked for.
 COMMANDS = {

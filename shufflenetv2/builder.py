@@ -1,40 +1,195 @@
-"""A source of weights becomes the model that was asked for: checked, adapted at both ends, folded for deployment."""
+"""A name or a path is resolved once into one value, ``Weights``; that value becomes a model.
 
-import logging
+After ``resolve`` nobody asks whether weights came from the manifest or from a file of the user's own.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from .description import STANDARD, Category, Metrics, Preprocess
+from .errors import CheckpointError, ManifestError
 from .network.model import SPECS, ShuffleNetV2
-from .sources import Source
-from .weights import checkpoint as checkpoints
+from .package import logger
+from .weights.checkpoint import Checkpoint, load, parse_checkpoint, read_checkpoint
+from .weights.manifest import Entry, default_entry, find_entry, matching, read_categories
+from .weights.store import fetch
 
-_logger = logging.getLogger("shufflenetv2")
+
+@dataclass(frozen=True)
+class Weights:
+    """All that anyone asks of weights, wherever they come from."""
+
+    arch: str
+    name: str  # by which `resolve` finds them again, in any process: an entry's name or an absolute path
+    title: str  # for people: ARCH/NAME or the path as it was given
+    num_classes: int  # 0: no classifier, the network ends in the pooled features
+    in_channels: int
+    classes: tuple[Category, ...]  # in the order of the logits; empty if nobody knows
+    preprocess: Preprocess
+    metrics: Metrics | None
+    local: bool  # whether reading them needs no network
+    read: Callable[
+        [bool], Checkpoint
+    ]  # progress -> the tensors, from verified bytes where the manifest vouches for them
+
+    @property
+    def reference(self) -> tuple[str, str]:
+        """Arguments from which ``resolve`` finds the same weights again."""
+        return self.arch, self.name
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes.
+
+        Raises:
+            CheckpointError: the weights have no classifier.
+        """
+        if not self.classes:
+            raise CheckpointError(
+                f"{self.title} has no classifier (fc.weight), so it knows no classes; it gives features: build the "
+                f"model with {self.arch}(weights=..., num_classes=0), or give it a new classifier with num_classes=N"
+            )
+        return [category.label for category in self.classes]
+
+
+def is_path(weights: object) -> bool:
+    """A PathLike, or a string with a separator or a suffix. A plain name or ``ARCH/NAME`` is not looked up on disk."""
+    if isinstance(weights, os.PathLike):
+        return True
+    if not isinstance(weights, str) or matching(weights):
+        return False
+    head, _, name = weights.lower().partition("/")
+    if head in SPECS and Path(name).suffix == "" and "/" not in name:
+        return False
+    return "/" in weights or os.sep in weights or Path(weights).suffix != ""
+
+
+def spelled(weights: object) -> str:
+    """The name that ``weights`` is, or has: torchvision's enum members are taken by theirs."""
+    name = getattr(weights, "name", weights)
+    if not isinstance(name, str):
+        raise TypeError(
+            f"weights must be a name or a path, got {weights!r:.80} (a {type(weights).__name__}); "
+            "'default' takes the default weights"
+        )
+    return name
+
+
+def resolve(arch: str | None, weights: object, *, described: bool = True) -> Weights:
+    """Find what ``weights`` names: an entry of the manifest, or a checkpoint file.
+
+    Args:
+        arch: restricts the search; ``None`` takes the architecture of what is found.
+        weights: any spelling of ``manifest.matching``, an object with a ``.name``, or a path.
+        described: whether labels and preprocessing will be asked for; a file that does not say them, nor has the number
+            of classes of the default weights, is refused then.
+
+    Raises:
+        ValueError: there is no such architecture or entry; the message lists what there is.
+        TypeError: ``weights`` is nothing of the kind.
+        CheckpointError: the file cannot be used, or belongs to another architecture.
+        ManifestError: the manifest lists weights of an architecture that there is not.
+    """
+    if arch is not None and arch not in SPECS:
+        raise ValueError(f"there is no architecture {arch!r:.80}; there are {', '.join(SPECS)}")
+    if not is_path(weights):
+        return from_entry(find_entry(arch, spelled(weights)))
+    assert isinstance(weights, (str, os.PathLike))
+    found = _from_checkpoint(read_checkpoint(weights, SPECS), described)
+    if arch is not None and found.arch != arch:
+        raise CheckpointError(f"{found.title} holds {found.arch}, not {arch}; load it with {found.arch}(weights=...)")
+    return found
+
+
+def from_entry(entry: Entry) -> Weights:
+    """An entry of the manifest; nothing is read yet."""
+    if entry.arch not in SPECS:
+        raise ManifestError(f"weights.json: {entry} is for no architecture of this code; there are {', '.join(SPECS)}")
+    return Weights(
+        arch=entry.arch,
+        name=entry.name,
+        title=str(entry),
+        num_classes=entry.num_classes,
+        in_channels=3,
+        classes=read_categories(entry.categories),
+        preprocess=entry.preprocess,
+        metrics=entry.metrics,
+        local=entry.path is not None,
+        read=partial(_read_entry, entry),
+    )
+
+
+def _read_entry(entry: Entry, progress: bool) -> Checkpoint:
+    return parse_checkpoint(fetch(entry, progress), f"{entry.file} ({entry})", SPECS)
+
+
+def _from_checkpoint(checkpoint: Checkpoint, described: bool) -> Weights:
+    said = checkpoint.description
+    arch = said.arch if said else _arch_by_width(checkpoint)
+    default = default_entry(arch)
+    classes: tuple[Category, ...] = ()
+    if said:
+        classes = tuple(Category(label) for label in said.categories)
+    elif default and checkpoint.num_classes == default.num_classes:
+        classes = read_categories(default.categories)
+    if described and not said:
+        if checkpoint.num_classes and not classes:
+            raise CheckpointError(
+                f"{checkpoint.where} has {checkpoint.num_classes} classes and does not say which, nor how its photos "
+                "were prepared. What `train` writes says so; to make such a file of this one, run `shufflenetv2 train` "
+                "with --weights and this path"
+            )
+        logger.warning("%s does not describe itself: treated like %s", checkpoint.where, default or "ImageNet's photos")
+    return Weights(
+        arch=arch,
+        name=os.path.abspath(os.path.expanduser(checkpoint.where)),
+        title=checkpoint.where,
+        num_classes=checkpoint.num_classes,
+        in_channels=checkpoint.in_channels,
+        classes=classes,
+        preprocess=said.preprocess if said else default.preprocess if default else STANDARD,
+        metrics=said.metrics if said else None,
+        local=True,
+        read=lambda progress: checkpoint,
+    )
+
+
+def _arch_by_width(checkpoint: Checkpoint) -> str:
+    for arch, spec in SPECS.items():
+        if (spec.stage_channels[2], spec.head_channels) == checkpoint.widths:
+            return arch
+    raise CheckpointError(f"{checkpoint.where} has none of the architectures {', '.join(SPECS)}")
 
 
 def build(
     arch: str,
-    source: Source | None,
+    weights: Weights | None,
     *,
     progress: bool = True,
     num_classes: int | None = None,
     in_channels: int | None = None,
     deploy: bool = False,
 ) -> nn.Module:
-    """Build ``arch``, load ``source`` into it where there is one, and adapt both ends to what was asked for.
+    """Build ``arch``, load ``weights`` into it where there are some, and adapt both ends to what was asked for.
 
     ``in_channels=None`` takes the channels of the weights, or 3. See ``shufflenet_v2_x1_0`` for the rest.
     """
-    if source is None:
+    if weights is None:
         channels = 3 if in_channels is None else in_channels
         model = ShuffleNetV2(SPECS[arch], 1000 if num_classes is None else num_classes, channels)
     else:
-        checkpoint = source.read(progress)
+        checkpoint = weights.read(progress)
         with torch.device("meta"):
-            model = ShuffleNetV2(SPECS[arch], source.num_classes, source.in_channels)
-        checkpoints.load(model, checkpoint)
-        _adapt_input(model, model.in_channels if in_channels is None else in_channels)
-        _adapt_head(model, source.num_classes if num_classes is None else num_classes)
+            model = ShuffleNetV2(SPECS[arch], weights.num_classes, weights.in_channels)
+        load(model, checkpoint)
+        _adapt_input(model, weights.in_channels if in_channels is None else in_channels)
+        _adapt_head(model, weights.num_classes if num_classes is None else num_classes)
         model.eval()
     if deploy:
         from .network.deploy import deploy as fold  # the plain model need not wait for it
@@ -59,7 +214,7 @@ def _adapt_input(model: ShuffleNetV2, in_channels: int) -> None:
         convolution = nn.Conv2d(in_channels, model.spec.stem_channels, 3, stride=2, padding=1, bias=False)
     convolution.weight = nn.Parameter(weight)
     model.conv1[0] = convolution
-    _logger.info("the first convolution was adapted from %d to %d channels", model.in_channels, in_channels)
+    logger.info("the first convolution was adapted from %d to %d channels", model.in_channels, in_channels)
     model.in_channels = in_channels
 
 
@@ -69,5 +224,5 @@ def _adapt_head(model: ShuffleNetV2, num_classes: int) -> None:
     if num_classes < 0:
         raise ValueError(f"num_classes must be at least 0, got {num_classes}")
     model.fc = nn.Linear(model.spec.head_channels, num_classes) if num_classes else nn.Identity()
-    _logger.info("the classifier of %d classes was replaced by a new one of %d", model.num_classes, num_classes)
+    logger.info("the classifier of %d classes was replaced by a new one of %d", model.num_classes, num_classes)
     model.num_classes = num_classes

@@ -1,16 +1,17 @@
 """What a user of ``torch.hub`` calls: four functions over one builder, and the photo side of each weights file."""
 
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from . import __version__
-from .builder import build
+from .builder import build, is_path, resolve, spelled
+from .description import STANDARD
 from .network.model import SPECS
-from .sources import DEFAULT_ARCH, default_entry, find_entry, is_path, resolve
-from .weights.manifest import load_manifest
+from .weights.manifest import DEFAULT_ARCH, default_entry, find_entry, load_manifest
 
 if TYPE_CHECKING:
     from .inference import Classifier
@@ -18,41 +19,26 @@ if TYPE_CHECKING:
 
 REPOSITORY = f"org/repo:v{__version__}"  # in the documentation's examples, which pin the release they describe
 
-Weights = str | os.PathLike[str] | None  # torchvision's enum members are taken too, by their name
+Named = str | os.PathLike[str] | None  # torchvision's enum members are taken too, by their name
 
 
-def _named_weights(arch: str, pretrained: object, weights: object) -> object:
+def _named_weights(arch: str, pretrained: object, weights: Named) -> Named:
     """One answer from two arguments that may both be given."""
     if not isinstance(pretrained, bool):
         raise TypeError(f"pretrained is True or False, got {pretrained!r:.80}; name weights with weights=...")
     if not pretrained:
         return weights
-    if weights is not None and (is_path(weights) or not find_entry(arch, weights).default):
+    if weights is not None and (is_path(weights) or not find_entry(arch, spelled(weights)).default):
         raise ValueError(
-            f"pretrained=True means the default weights, {default_entry(arch).name}, but weights={weights!r:.80} was "
-            "given too; leave one out"
+            f"pretrained=True means the default weights, {default_entry(arch)}, but weights={weights!r:.80} was given "
+            "too; leave one out"
         )
     return "default"
 
 
-class EntryPoint(Protocol):
-    """The signature of the four entry points."""
-
-    def __call__(
-        self,
-        pretrained: bool = False,
-        progress: bool = True,
-        *,
-        weights: Weights = None,
-        num_classes: int | None = None,
-        in_channels: int = 3,
-        deploy: bool = False,
-    ) -> nn.Module: ...
-
-
 # Filled from the manifest and assigned, not written as docstrings: these must survive `python -OO` for torch.hub.help.
 _DOCUMENTATION = """\
-ShuffleNet V2 {width}x: {params:.2f} M parameters, {macs:.1f} M multiply-adds for one {crop}x{crop} image.
+ShuffleNet V2 {width}x{size}.
 
 Ma, Zhang, Zheng, Sun, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", ECCV 2018,
 https://arxiv.org/abs/1807.11164. The network is torchvision's, bit for bit, with the same state-dict keys.
@@ -66,7 +52,8 @@ Args:
 {table}
     num_classes (int or None): length of the logits; None takes the weights' (without weights, 1000). Another number
         keeps the backbone and gives a new, random classifier; 0 returns the pooled features.
-    in_channels (int): channels of the images. 1 sums the RGB kernels of the weights; others repeat and rescale them.
+    in_channels (int or None): channels of the images; None takes the weights' (without weights, 3). Of weights for
+        three channels, 1 sums the RGB kernels; other numbers repeat and rescale them.
     deploy (bool): return the deploy form: the same function without BatchNorm and channel shuffle, about twice as
         fast, for inference only.
 
@@ -95,38 +82,43 @@ Example:
 def _document(arch: str) -> str:
     entries = [entry for entry in load_manifest() if entry.arch == arch]
     default = default_entry(arch)
-    table = "\n".join(
+    size = ""
+    if default:
+        size = (
+            f": {default.num_params / 1e6:.2f} M parameters, {default.macs / 1e6:.1f} M multiply-adds for one image of "
+        )
+        size += f"{default.preprocess.crop}x{default.preprocess.crop}"
+    preprocess = default.preprocess if default else STANDARD
+    rows = [
         f"        {entry.name}: top-1 {entry.metrics.acc1:.2f} %, top-5 {entry.metrics.acc5:.2f} % on "
         f"{entry.metrics.dataset}, {entry.num_classes} classes, {entry.size / 1e6:.1f} MB"
         for entry in entries
-    )
+    ]
     return _DOCUMENTATION.format(
         width=arch.rpartition("_x")[2].replace("_", "."),
-        params=default.num_params / 1e6,
-        macs=default.macs / 1e6,
-        crop=default.preprocess.crop,
-        default=default.name,
-        table=table,
-        mean=default.preprocess.mean,
-        std=default.preprocess.std,
+        size=size,
+        default=default.name if default else "of which there are none",
+        table="\n".join(rows) or "        none yet",
+        mean=preprocess.mean,
+        std=preprocess.std,
         arch=arch,
         repo=REPOSITORY,
     )
 
 
-def _entry_point(arch: str) -> EntryPoint:
+def _entry_point(arch: str) -> Callable[..., nn.Module]:
     def entry_point(
         pretrained: bool = False,
         progress: bool = True,
         *,
-        weights: Weights = None,
+        weights: Named = None,
         num_classes: int | None = None,
-        in_channels: int = 3,
+        in_channels: int | None = None,
         deploy: bool = False,
     ) -> nn.Module:
         named = _named_weights(arch, pretrained, weights)
-        source = None if named is None else resolve(arch, named)
-        return build(arch, source, progress=progress, num_classes=num_classes, in_channels=in_channels, deploy=deploy)
+        found = None if named is None else resolve(arch, named, described=False)
+        return build(arch, found, progress=progress, num_classes=num_classes, in_channels=in_channels, deploy=deploy)
 
     entry_point.__name__ = entry_point.__qualname__ = arch
     entry_point.__doc__ = _document(arch)
@@ -183,11 +175,14 @@ Example:
 """.format(archs=", ".join(SPECS), default=DEFAULT_ARCH, repo=REPOSITORY)
 
 
-def preprocess(arch: str | None = None, weights: Any = "default", *, in_channels: int = 3) -> "PhotoTransform":
+def preprocess(
+    arch: str | None = None, weights: Any = "default", *, in_channels: int | None = None
+) -> "PhotoTransform":
     from .photos.transform import PhotoTransform
 
-    source = resolve(arch, weights)
-    return PhotoTransform(source.preprocess, in_channels, source.reference)
+    found = resolve(arch, weights)
+    channels = found.in_channels if in_channels is None else in_channels
+    return PhotoTransform(found.preprocess, channels, found.reference)
 
 
 preprocess.__doc__ = """\
@@ -196,8 +191,8 @@ The transform that turns photos into the input one weights file was trained for.
 Args:
     arch (str or None): one of {archs}; None takes the architecture of the weights, or {default}.
     weights (str or path): the name of weights, "default", or the path of a checkpoint that `train` wrote.
-    in_channels (int): 3, or 1 for grey input, normalised with the means of mean and standard deviation (approximate:
-        the zero padding of the first convolution is not equivalent).
+    in_channels (int or None): None takes the weights'; 3, or 1 for grey input, normalised with the means of mean and
+        standard deviation (approximate: the zero padding of the first convolution is not equivalent).
 
 Returns:
     callable: photos (a path, bytes, a PIL image, a uint8 tensor (3, H, W) or (N, 3, H, W), or a list of them) ->
@@ -217,7 +212,7 @@ Example:
 
 
 def categories(arch: str | None = None, weights: Any = "default") -> list[str]:
-    return resolve(arch, weights).categories
+    return resolve(arch, weights).labels
 
 
 categories.__doc__ = """\

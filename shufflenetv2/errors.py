@@ -15,7 +15,7 @@ class DownloadError(ShuffleNetError, OSError):
 
 
 class CacheError(ShuffleNetError, OSError):
-    """The weights cache could not be read or written."""
+    """A weights file in the cache or the package could not be read or written."""
 
 
 class IntegrityError(ShuffleNetError, RuntimeError):
@@ -23,16 +23,28 @@ class IntegrityError(ShuffleNetError, RuntimeError):
 
 
 class CheckpointError(ShuffleNetError, RuntimeError):
-    """A weights file does not fit the model; the message names the first offending tensor. No model was changed."""
+    """A weights file is none, or does not fit the model; the message says what is wrong. No model was changed."""
 
 
 class ManifestError(ShuffleNetError, ValueError):
-    """``weights.json``, or the description inside a checkpoint, is malformed; the message names the entry."""
+    """``weights.json`` is malformed; the message names the entry and the field."""
 
 
 class ImageError(ShuffleNetError, ValueError):
-    """A photo cannot be used; the message names it and the reason."""
+    """One photo cannot be used; the message names it and the reason."""
 
 
 class DeviceError(ShuffleNetError, RuntimeError):
     """There is no such device, or it cannot be used on this machine."""
+
+
+class DatasetError(ShuffleNetError, ValueError):
+    """A folder of photos cannot be used as one: missing, empty, of unknown classes; the message names it."""
+
+
+class ExportError(ShuffleNetError, RuntimeError):
+    """A file could not be written, or does not compute what the model does; nothing is left behind."""
+
+
+class TrainingError(ShuffleNetError, RuntimeError):
+    """Training cannot go on; the message says what to change. Checkpoints written before are intact."""

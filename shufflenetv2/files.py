@@ -1,18 +1,19 @@
-"""Reading a path that may be anything: without waiting, without surprises, and never more than was agreed."""
+"""Reading a path that may be anything, never more than was agreed; writing a file whole or not at all."""
 
-import hashlib
-import io
 import os
+import re
+import secrets
 import stat
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 # Non-blocking: a FIFO without a writer must not hang us before we see that it is one. Windows has O_BINARY instead.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
-_PART = 1 << 20  # bytes
+# The names of temporary files: nobody can guess one and plant a link there, and what a killed process left is known.
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.shufflenetv2-partial(\.[a-z0-9]+)?")
 
 
 class NotRegularError(OSError):
@@ -26,41 +27,65 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
         NotRegularError: it is something else.
         OSError: it cannot be opened or read.
     """
-    with _open_regular(path) as file:
-        return file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
-
-
-def read_and_hash(path: str | os.PathLike[str], limit: int) -> tuple[bytes, str]:
-    """As ``read_regular``, and the sha256 of the bytes returned, in hexadecimal digits.
-
-    Each part is hashed in another thread while the next one is read: both take about as long, so the hash is nearly
-    free where there are two cores.
-    """
-    with _open_regular(path) as file, ThreadPoolExecutor(1) as hasher:
-        # The file is read into the very memory that is hashed and returned; BytesIO hands it over without a copy.
-        buffer = io.BytesIO(bytes(min(os.fstat(file.fileno()).st_size, limit) + 1))
-        digest, size = hashlib.sha256(), 0
-        with buffer.getbuffer() as memory:
-            while part := file.readinto(memory[size : size + _PART]):  # type: ignore[attr-defined]
-                hasher.submit(digest.update, memory[size : size + part])
-                size += part
-            hasher.shutdown()
-        buffer.truncate(size)
-    return buffer.getvalue(), digest.hexdigest()
-
-
-@contextmanager
-def _open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         descriptor = os.open(path, _READ)
     except IsADirectoryError as error:  # Windows says so, or PermissionError, already here
         raise NotRegularError("is a directory, expected a regular file") from error
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
             raise NotRegularError(f"is {kind}, expected a regular file")
         with open(descriptor, "rb", closefd=False) as file:
-            yield file
+            return file.read(min(status.st_size, limit) + 1)
     finally:
         os.close(descriptor)
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write ``data`` to ``path``, which holds all of it or what it held before, also after a power loss.
+
+    Raises:
+        OSError: nothing is left behind.
+    """
+    with whole_file(path) as temporary, open(temporary, "r+b") as file:
+        file.write(data)
+
+
+@contextmanager
+def whole_file(
+    path: str | os.PathLike[str], suffix: str = "", replace: Callable[[Path, Path], object] = os.replace
+) -> Iterator[Path]:
+    """An empty temporary file beside ``path`` to write into; it replaces ``path`` if the block ends without an error.
+
+    Args:
+        path: what is to appear whole or not at all.
+        suffix: of the temporary file, for writers that look at it.
+        replace: how the finished file takes the place of ``path``.
+
+    Raises:
+        OSError: nothing is left behind.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(16)}.shufflenetv2-partial{suffix}")
+    os.close(os.open(temporary, _CREATE, 0o666))  # the umask decides, as for any other file
+    try:
+        yield temporary
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())
+        replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush_directory(path.parent)
+
+
+def _flush_directory(directory: Path) -> None:
+    """Make the rename itself survive a power loss, where directories can be opened (not on Windows)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    with suppress(OSError):  # some network file systems refuse it
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

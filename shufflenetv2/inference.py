@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .builder import build
+from .builder import Weights, build, resolve
 from .devices import choose_device
+from .package import hub_call, made_by_hub
 from .photos.transform import Photo, PhotoTransform
-from .reloading import hub_call, made_by_hub
-from .sources import Source, resolve
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Classifier:
 
     def __init__(
         self,
-        source: Source,
+        weights: Weights,
         *,
         top: int = 5,
         device: str | torch.device | None = None,
@@ -43,16 +42,16 @@ class Classifier:
     ) -> None:
         if type(top) is not int or top < 1:
             raise ValueError(f"top must be an integer of at least 1, got {top!r:.80}")
-        self.source = source
+        self.weights = weights
         self.top = top
         self.device = choose_device(device)
         self.deploy = deploy
-        self.categories = source.categories
-        self.model = build(source.arch, source, progress=progress, deploy=deploy).to(self.device)
-        self.transform = PhotoTransform(source.preprocess, source.in_channels, source.reference)
+        self.categories = weights.labels
+        self.model = build(weights.arch, weights, progress=progress, deploy=deploy).to(self.device)
+        self.transform = PhotoTransform(weights.preprocess, weights.in_channels, weights.reference)
 
     def __repr__(self) -> str:
-        return f"Classifier({', '.join(self.source.reference)}, top={self.top}, device={str(self.device)!r})"
+        return f"Classifier({', '.join(self.weights.reference)}, top={self.top}, device={str(self.device)!r})"
 
     def __call__(self, photos: Photo | Sequence[Photo]) -> list[Prediction] | list[list[Prediction]]:
         """Predict the labels of one photo or several.
@@ -85,8 +84,8 @@ class Classifier:
     def __reduce__(self) -> tuple[Any, ...]:
         kwargs = {"top": self.top, "device": str(self.device), "deploy": self.deploy, "progress": False}
         if made_by_hub():
-            return hub_call("classifier", *self.source.reference, **kwargs)
-        return _rebuild, (self.source.reference, kwargs)
+            return hub_call("classifier", *self.weights.reference, **kwargs)
+        return _rebuild, (self.weights.reference, kwargs)
 
 
 def _rebuild(reference: tuple[str, str], kwargs: dict[str, Any]) -> Classifier:

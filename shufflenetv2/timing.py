@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .builder import resolve
 from .commands import export
 from .network.deploy import deploy
 from .network.model import SPECS, ShuffleNetV2
 from .photos.folders import read_ahead
 from .photos.transform import PhotoTransform
-from .sources import default_entry
 
 WARM_UP = 3
 SECONDS_A_ROUND = 0.3
@@ -176,7 +176,7 @@ def folder(task: Task) -> Step:
     model = network(task)
     loader: Callable[[], Any]
     if task.candidate.network == "deploy":
-        transform = PhotoTransform(default_entry(task.arch).preprocess)
+        transform = PhotoTransform(resolve(task.arch, "default").preprocess)
 
         def loader() -> Any:
             return (batch.images for batch in read_ahead(task.photos, transform, task.batch))

@@ -21,7 +21,8 @@ import torch
 import torchvision.models
 import trustme
 
-from shufflenetv2.weights.manifest import Entry, Metrics, Preprocess
+from shufflenetv2.description import Metrics, Preprocess
+from shufflenetv2.weights.manifest import Entry
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHS = ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0")

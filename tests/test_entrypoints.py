@@ -10,12 +10,13 @@ import torch
 from conftest import ARCHS, StandIn, checkpoint_bytes, reference_model
 from torch import nn
 
-from shufflenetv2 import entrypoints, sources
+from shufflenetv2 import builder, entrypoints
+from shufflenetv2.description import Metrics
 from shufflenetv2.errors import CheckpointError
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.weights import manifest
 from shufflenetv2.weights.checkpoint import Description, write_checkpoint
-from shufflenetv2.weights.manifest import Metrics, load_manifest, read_categories
+from shufflenetv2.weights.manifest import load_manifest, read_categories
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
 
@@ -26,7 +27,7 @@ def stand_in_manifest(
 ) -> None:
     """The stand-in's manifest instead of ours, and its mirror; the cache is shared by this file's tests."""
     entries = manifest.parse_manifest((stand_in.repository / "weights.json").read_text())
-    monkeypatch.setattr(sources, "load_manifest", lambda: entries)
+    monkeypatch.setattr(manifest, "load_manifest", lambda: entries)
     monkeypatch.setenv("SHUFFLENETV2_MIRROR", stand_in.mirror)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp() / "entrypoints-home"))
 
@@ -99,7 +100,7 @@ def test_weights_without_a_version_are_logged(caplog: pytest.LogCaptureFixture) 
     [
         ({"weights": "imagenet21k"}, ValueError, "there are: .*imagenet1k_v1"),
         ({"weights": "imagenet1k_v9"}, ValueError, "imagenet1k_v1"),
-        ({"weights": True}, TypeError, "pretrained=True"),
+        ({"weights": True}, TypeError, "default weights"),
         ({"pretrained": "imagenet"}, TypeError, "pretrained is True or False"),
         ({"pretrained": True, "weights": "./mine.pth"}, ValueError, "leave one out"),
         ({"weights": "./missing.pth"}, CheckpointError, "cannot be read"),
@@ -241,10 +242,10 @@ def test_classifier_equals_the_steps_by_hand() -> None:
 
 
 def test_classifier_chooses_the_architecture() -> None:
-    assert sources.resolve(None, "default").arch == "shufflenet_v2_x1_0"
-    assert sources.resolve(None, "imagenet1k").arch == "shufflenet_v2_x1_0"
+    assert builder.resolve(None, "default").arch == "shufflenet_v2_x1_0"
+    assert builder.resolve(None, "imagenet1k").arch == "shufflenet_v2_x1_0"
     with pytest.raises(ValueError, match="there is no architecture 'resnet18'"):
-        sources.resolve("resnet18", "default")
+        builder.resolve("resnet18", "default")
     with pytest.raises(ValueError, match="top must be"):
         entrypoints.classifier(top=0)
 

@@ -25,9 +25,9 @@ import torch
 from ..errors import ImageError
 from ..network.model import SPECS
 from ..photos.folders import BATCH_SIZE, find_photos
-from ..sources import DEFAULT_ARCH, default_entry
 from ..timing import GEMM_SIZE, Candidate, Task, serve, write_onnx
-from .options import positive
+from ..weights.manifest import DEFAULT_ARCH, default_entry
+from .options import add_json, positive
 
 ROUNDS = 8
 FOLDER_ROUNDS = 3
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="classify a folder's photos instead, beside torchvision's way"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object with all the numbers")
+    add_json(parser, "one JSON object with all the numbers")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -229,7 +229,9 @@ def add_roofline(rows: list[Row]) -> list[Row]:
         if row["network"] == "gemm":
             row["gflops"] = round(rate, 1)
         else:
-            gflops = 2 * default_entry(row["arch"]).macs * row["batch"] / row["ms"] / 1e6
+            entry = default_entry(row["arch"])
+            assert entry is not None
+            gflops = 2 * entry.macs * row["batch"] / row["ms"] / 1e6
             row["share_of_gemm"] = round(gflops / rate, 3)
     return rows
 

@@ -8,24 +8,20 @@ from pathlib import Path
 
 import torch.hub
 
+from ..builder import resolve
 from ..errors import ImageError
 from ..inference import Classifier, Prediction
-from ..network.model import SPECS
 from ..photos.folders import BATCH_SIZE, find_photos, read_ahead
-from ..sources import resolve
-from .options import positive
+from .options import add_batch_size, add_device, add_json, add_weights, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", nargs="+", metavar="PHOTO_OR_FOLDER", help="folders are read recursively, in order")
-    parser.add_argument("--arch", choices=SPECS, help="default: the one the weights are for, or shufflenet_v2_x1_0")
-    parser.add_argument("--weights", default="default", help="a name from `weights list`, or the path of a checkpoint")
+    add_weights(parser)
     parser.add_argument("--top", type=positive, default=5, help="how many labels a photo (default: %(default)s)")
-    parser.add_argument(
-        "--batch-size", type=positive, default=BATCH_SIZE, help="photos computed at once (default: %(default)s)"
-    )
-    parser.add_argument("--device", help="for example cpu or cuda:0 (default: CUDA if there is one)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line, one line a photo")
+    add_batch_size(parser)
+    add_device(parser)
+    add_json(parser, "one JSON object a line, one line a photo")
 
 
 def run(arguments: argparse.Namespace) -> int:

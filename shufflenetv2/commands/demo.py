@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..builder import Weights, from_entry, resolve
 from ..errors import ImageError, ShuffleNetError
 from ..inference import Classifier, Prediction
-from ..network.model import SPECS
+from ..package import require, sample_photos
 from ..photos.transform import MAX_BYTES, open_photo
-from ..sources import Source, resolve
-from ..weights.manifest import PACKAGE, Entry, load_manifest
-from .options import port
+from ..weights.manifest import load_manifest
+from .options import add_device, add_weights, port
 
 TOP = 5
 AT_ONCE = 4  # photos computed at the same time; more wait their turn
@@ -36,13 +36,8 @@ knows the classes it was trained on and no others, and names one of them whateve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--arch", choices=SPECS, help="default: the one the weights are for")
-    parser.add_argument(
-        "--weights",
-        help="chosen when the page opens: a name from `weights list`, or the path of a checkpoint (default: the "
-        "weights that need no network)",
-    )
-    parser.add_argument("--device", help="for example cpu or cuda:0 (default: CUDA if there is one)")
+    add_weights(parser, ": chosen when the page opens (default: weights that need no network)", default=None)
+    add_device(parser)
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1; on a Hugging Face Space 0.0.0.0)")
     parser.add_argument("--port", type=port, help="default: the first free one from 7860 up")
 
@@ -93,10 +88,10 @@ def check_address(host: str, port: int | None) -> None:
         ) from error
 
 
-def _without_network(arch: str | None) -> Source:
+def _without_network(arch: str | None) -> Weights:
     for entry in load_manifest():
         if entry.path and arch in (None, entry.arch):
-            return Source(entry.arch, entry)
+            return from_entry(entry)
     return resolve(arch, "default")
 
 
@@ -107,12 +102,12 @@ class Classifiers:
         ShuffleNetError: the opening weights cannot be loaded.
     """
 
-    def __init__(self, opening: Source, device: str | None) -> None:
-        self._sources = {_name(source): source for source in [opening, *_listed()]}
+    def __init__(self, opening: Weights, device: str | None) -> None:
+        self._sources = {weights.title: weights for weights in [opening, *map(from_entry, load_manifest())]}
         self._device = device
         self._loaded: dict[str, Classifier] = {}
         self._locks = {name: threading.Lock() for name in self._sources}
-        self.opening = _name(opening)
+        self.opening = opening.title
         self[self.opening]
 
     @property
@@ -126,27 +121,15 @@ class Classifiers:
             return self._loaded[name]
 
 
-def _listed() -> list[Source]:
-    return [Source(entry.arch, entry) for entry in load_manifest()]
-
-
-def _name(source: Source) -> str:
-    return str(source.origin) if isinstance(source.origin, Entry) else f"{source.arch}, {source.origin.where}"
-
-
 def import_gradio(uploads: Path) -> Any:
     """Gradio, which reads at import where uploads go, and that nothing is to be reported to anyone.
 
     Raises:
         ImportError: it is missing; the message has the pip line.
     """
+    require("the demo", "gradio>=6.31,<7")
     os.environ.update(GRADIO_TEMP_DIR=str(uploads), GRADIO_ANALYTICS_ENABLED="False")
-    try:
-        return importlib.import_module("gradio")
-    except ImportError as error:
-        raise ImportError(
-            "the demo needs Gradio, which is not installed; type: pip install 'gradio>=6.31,<7'"
-        ) from error
+    return importlib.import_module("gradio")
 
 
 def build_page(gr: Any, classifiers: Classifiers, uploads: Path) -> Any:
@@ -198,12 +181,6 @@ def build_page(gr: Any, classifiers: Classifiers, uploads: Path) -> Any:
     return page
 
 
-def sample_photos() -> list[Path]:
-    """The sample photos: inside the package in a wheel, beside it in a checkout."""
-    inside = PACKAGE / "samples"
-    return sorted((inside if inside.is_dir() else PACKAGE.parent / "images").glob("*.jpg"))
-
-
 def _uploaded(upload: object, uploads: Path) -> Path:
     """The file the browser uploaded.
 
@@ -251,7 +228,7 @@ def launch_settings(gr: Any, host: str, port: int | None) -> dict[str, Any]:
         "max_file_size": MAX_BYTES,
         # The bundled semi-bold lacks glyphs; naming the two good weights keeps the page from asking for web fonts.
         "theme": gr.themes.Default(
-            font=[gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif"],
+            font=[gr.themes.LocalFont("Weights Sans Pro", weights=(400, 700)), "sans-serif"],
             font_mono=["monospace"],
         ),
         "app_kwargs": {"openapi_url": None},

@@ -16,15 +16,13 @@ import torch
 import torch.hub
 from torch import nn
 
-from ..builder import build
-from ..distributed import Group, join
-from ..network.model import SPECS
+from ..builder import Weights, build, resolve
+from ..description import Metrics
+from ..devices import Group, join
 from ..photos.folders import BATCH_SIZE, read_ahead
 from ..photos.labelled import LabelledPhotos, read_labelled
 from ..photos.transform import PhotoTransform
-from ..sources import Source, resolve
-from ..weights.manifest import Category, Entry, Metrics, read_categories
-from .options import positive
+from .options import add_batch_size, add_device, add_json, add_plain, add_weights, positive
 
 
 @dataclass(frozen=True)
@@ -39,23 +37,20 @@ class Counts:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", help="one folder a class, named by WordNet id or label")
-    parser.add_argument("--arch", choices=SPECS, help="default: the one the weights are for, or shufflenet_v2_x1_0")
-    parser.add_argument("--weights", default="default", help="a name from `weights list`, or the path of a checkpoint")
-    parser.add_argument(
-        "--batch-size", type=positive, default=BATCH_SIZE, help="photos computed at once (default: %(default)s)"
-    )
+    add_weights(parser)
+    add_batch_size(parser)
     parser.add_argument(
         "--workers", type=positive, help="threads that decode photos in each process (default: one a core)"
     )
-    parser.add_argument("--device", help="for example cpu or cuda:0 (default: CUDA if there is one)")
-    parser.add_argument("--plain", action="store_true", help="the network as it was trained, not its deploy form")
+    add_device(parser)
+    add_plain(parser)
     parser.add_argument("--skip-bad", action="store_true", help="count photos that cannot be used, and go on")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser, "one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
     source = resolve(arguments.arch, arguments.weights)
-    photos = read_labelled(arguments.directory, classes(source))
+    photos = read_labelled(arguments.directory, source.classes)
     with join(arguments.device) as group:
         model = build(source.arch, source, progress=group.leads, deploy=not arguments.plain).to(group.device)
         transform = PhotoTransform(source.preprocess, source.in_channels)
@@ -76,25 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
         seconds = time.perf_counter() - start
         if group.leads:
             whole = len(set(photos.labels)) == len(photos.categories)
-            stated = metrics(source) if whole else None
+            stated = source.metrics if whole else None
             report = to_json if arguments.json else to_text
             print(report(source, counts, seconds, stated))
     return 0
-
-
-def classes(source: Source) -> list[Category]:
-    """The classes of the weights; only those of the manifest may have WordNet ids."""
-    if isinstance(source.origin, Entry) or not source.origin.description:
-        assert source.entry is not None
-        return list(read_categories(source.entry.categories))
-    return [Category(label, None) for label in source.categories]
-
-
-def metrics(source: Source) -> Metrics | None:
-    """What the weights say of their own accuracy."""
-    if isinstance(source.origin, Entry):
-        return source.origin.metrics
-    return source.origin.description.metrics if source.origin.description else None
 
 
 @torch.inference_mode()
@@ -161,7 +141,7 @@ def percent(hits: int, photos: int) -> float:
     return 100 * hits / photos if photos else 0.0
 
 
-def to_text(source: Source, counts: Counts, seconds: float, stated: Metrics | None) -> str:
+def to_text(source: Weights, counts: Counts, seconds: float, stated: Metrics | None) -> str:
     def line(name: str, hits: int, claim: float | None) -> str:
         low, high = wilson(hits, counts.photos)
         row = f"{name:<9} {percent(hits, counts.photos):6.2f} %  [{low:.2f}, {high:.2f}]  {hits} of {counts.photos}"
@@ -178,7 +158,7 @@ def to_text(source: Source, counts: Counts, seconds: float, stated: Metrics | No
     return "\n".join(lines)
 
 
-def to_json(source: Source, counts: Counts, seconds: float, stated: Metrics | None) -> str:
+def to_json(source: Weights, counts: Counts, seconds: float, stated: Metrics | None) -> str:
     def row(hits: int) -> dict[str, object]:
         return {"hits": hits, "percent": percent(hits, counts.photos), "interval": wilson(hits, counts.photos)}
 

@@ -17,23 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..builder import build
-from ..errors import ShuffleNetError
+from ..builder import Weights, build, resolve
+from ..errors import ExportError
 from ..network.deploy_form import DeployedShuffleNetV2
 from ..network.formats.padding import pad_channels
-from ..network.model import SPECS
-from ..sources import Source, resolve
-from .options import SMALLEST_EXPORTED_SIZE, exported_size, positive
+from .options import SMALLEST_EXPORTED_SIZE, add_plain, add_weights, exported_size, positive
 
 SAMPLE_PHOTO = Path(__file__).resolve().parent.parent.parent / "images" / "cat.jpg"  # in a checkout, not in a wheel
 # Of the largest logit. Runtimes add float32 numbers in other orders: through some 50 layers about 1e-6 is seen.
 TOLERANCE = 1e-4
 
 Runtime = Callable[[Tensor], Tensor]
-
-
-class ExportError(ShuffleNetError, RuntimeError):
-    """PyTorch could not write the file, or what it wrote does not compute what the model does; nothing is left."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +113,10 @@ FORMATS = {
 }
 
 # What goes into the file beside the network, each as JSON.
-METADATA: dict[str, Callable[[Source], object]] = {
+METADATA: dict[str, Callable[[Weights], object]] = {
     "arch": lambda source: source.arch,
     "weights": lambda source: Path(source.reference[1]).name,
-    "categories": lambda source: source.categories,
+    "categories": lambda source: source.labels,
     "preprocess": lambda source: asdict(source.preprocess),
     "producer": lambda source: f"shufflenetv2 {__version__}, torch {torch.__version__}",
 }
@@ -131,9 +125,8 @@ METADATA: dict[str, Callable[[Source], object]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the architecture's name")
-    parser.add_argument("--arch", choices=SPECS, help="default: the one the weights are for, or shufflenet_v2_x1_0")
-    parser.add_argument("--weights", default="default", help="a name from `weights list`, or the path of a checkpoint")
-    parser.add_argument("--plain", action="store_true", help="the network as trained, not its deploy form")
+    add_weights(parser)
+    add_plain(parser)
     parser.add_argument(
         "--size", type=exported_size, default=224, help="height and width of the example (default: 224)"
     )
@@ -166,7 +159,7 @@ def require(packages: tuple[str, ...]) -> None:
 
 
 @torch.inference_mode()
-def export(model: nn.Module, source: Source, form: Format, shape: Shape, output: Path) -> Iterator[str]:
+def export(model: nn.Module, source: Weights, form: Format, shape: Shape, output: Path) -> Iterator[str]:
     """Write ``model`` to ``output``, which appears only once the file was read back and computed the same.
 
     Yields:
@@ -206,7 +199,7 @@ def export(model: nn.Module, source: Source, form: Format, shape: Shape, output:
     yield f"{output}: {output.stat().st_size / 1e6:.1f} MB"
 
 
-def trials(source: Source, shape: Shape) -> Iterator[tuple[str, Tensor]]:
+def trials(source: Weights, shape: Shape) -> Iterator[tuple[str, Tensor]]:
     """Inputs to compare on: random ones in every shape that is promised, and a photo."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(shape.batch, shape.size, shape.size)]

@@ -1,4 +1,4 @@
-"""Kinds of numbers on the command line, for argparse's ``type``: each says what it wanted and what it got."""
+"""What commands share: options with one spelling, help and default, and numbers that say what they want."""
 
 import argparse
 import math
@@ -6,9 +6,46 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from ..network.model import SPECS
+from ..photos.folders import BATCH_SIZE
+from ..weights.manifest import DEFAULT_ARCH
+
 SMALLEST_EXPORTED_SIZE = 33  # at 32 the last stage has one pixel, and torch.export takes that for a constant
 
 Number = TypeVar("Number", int, float)
+
+
+def add_weights(parser: argparse._ActionsContainer, more: str = "", default: str | None = "default") -> None:
+    """``--weights`` and ``--arch``, for ``builder.resolve``; ``more`` is said of the former."""
+    parser.add_argument(
+        "--weights",
+        default=default,
+        help=f"a name from `weights list`, or the path of a checkpoint{more}"
+        + (" (default: %(default)s)" if default else ""),
+    )
+    parser.add_argument("--arch", choices=SPECS, help=f"default: the one the weights are for, or {DEFAULT_ARCH}")
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--device", help="for example cpu or cuda:0 (default: CUDA if there is one)")
+
+
+def add_batch_size(parser: argparse._ActionsContainer, default: int = BATCH_SIZE) -> None:
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=default,
+        metavar="N",
+        help="photos computed at once (default: %(default)s)",
+    )
+
+
+def add_plain(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--plain", action="store_true", help="the network as it was trained, not its deploy form")
+
+
+def add_json(parser: argparse._ActionsContainer, what: str) -> None:
+    parser.add_argument("--json", action="store_true", help=f"print {what}")
 
 
 def bounded(kind: Callable[[str], Number], text: str, low: float, high: float, wanted: str) -> Number:

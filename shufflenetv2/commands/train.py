@@ -11,21 +11,29 @@ from typing import Any
 
 import torch
 
-from ..builder import build
-from ..distributed import Group, join
+from ..builder import build, resolve
+from ..description import STANDARD, Category, Description, Preprocess, check_label
+from ..devices import Group, join
 from ..errors import ImageError
 from ..network.model import SPECS, ShuffleNetV2
 from ..photos.labelled import LabelledPhotos, find_split, hold_out, read_labelled
-from ..sources import DEFAULT_ARCH, resolve
 from ..training.augment import Augmentation, BatchTransform
 from ..training.run import RunFolder
 from ..training.trainer import Recipe, Trainer
-from ..weights.checkpoint import Description
-from ..weights.manifest import Category, Preprocess, label
-from .options import above_zero, fraction, from_zero, part, positive, seed, size, sized, workers
-
-# Photos for training from scratch are prepared like ImageNet's everywhere.
-STANDARD = Preprocess(256, 224, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+from ..weights.manifest import DEFAULT_ARCH
+from .options import (
+    above_zero,
+    add_device,
+    add_weights,
+    fraction,
+    from_zero,
+    part,
+    positive,
+    seed,
+    size,
+    sized,
+    workers,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue in RUN after its last whole epoch; --epochs, --sizes and --lr may differ",
     )
-    add("--arch", choices=SPECS, help=f"default: the one the weights are for, or {DEFAULT_ARCH}")
-    add("--weights", default="default", help="where to start: a name from `weights list`, a checkpoint's path, or none")
+    add_weights(parser, ", to start from; or none")
     add("--freeze-backbone", action="store_true", help="train the classifier alone")
-    add("--device", help="for example cpu or cuda (default: CUDA if there is one)")
+    add_device(parser)
     add("--seed", type=seed, default=0, help="of all random choices")
 
     add = with_default(parser.add_argument_group("schedule"))
@@ -112,7 +119,7 @@ def read_data(arguments: argparse.Namespace) -> tuple[LabelledPhotos, LabelledPh
     val = arguments.val or (directory and find_split(arguments.data, ["val", "test"]))
     train = read_labelled(directory or arguments.data)
     for name in train.categories:
-        label(name, str(arguments.data))
+        check_label(name, str(arguments.data))
     if len(train.categories) < 2:
         raise ImageError(f"{arguments.data} has one class, {train.categories[0]!r}; telling apart takes two or more")
     if val:
@@ -123,7 +130,7 @@ def read_data(arguments: argparse.Namespace) -> tuple[LabelledPhotos, LabelledPh
 def start_model(arguments: argparse.Namespace, train: LabelledPhotos, group: Group) -> tuple[ShuffleNetV2, Preprocess]:
     """The network before the first epoch, and how its photos are to be prepared after training."""
     scratch = arguments.weights.lower() == "none"
-    source = None if scratch else resolve(arguments.arch, arguments.weights)
+    source = None if scratch else resolve(arguments.arch, arguments.weights, described=False)
     arch = source.arch if source else arguments.arch or DEFAULT_ARCH
     model = build(arch, source, progress=group.leads, num_classes=len(train.categories), in_channels=3)
     assert isinstance(model, ShuffleNetV2)

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 
 from ..errors import ShuffleNetError
-from ..weights import obtain as download
-from ..weights.manifest import Entry, load_manifest
+from ..weights import store
+from ..weights.manifest import Entry, find_entry, load_manifest, matching
+from .options import add_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="WEIGHTS",
             help="an architecture, a weights name, or ARCH/NAME (default: all)",
         )
-        action.add_argument("--json", action="store_true", help="print one JSON object a line")
+        add_json(action, "one JSON object a line")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,14 +47,11 @@ def select(names: list[str]) -> list[Entry]:
     Raises:
         ValueError: a name means none.
     """
-    entries = load_manifest()
     chosen: list[Entry] = []
     for name in names:
-        means = [each for each in entries if name.lower() in (each.arch, each.name, str(each), each.file.lower())]
-        if not means:
-            raise ValueError(f"there are no weights {name!r}; there are: {', '.join(map(str, entries))}")
+        means = matching(name) or [find_entry(None, name)]  # which says what there is
         chosen += [each for each in means if each not in chosen]
-    return chosen if names else list(entries)
+    return chosen if names else list(load_manifest())
 
 
 Row = dict[str, object]
@@ -65,20 +63,20 @@ def _list(entry: Entry) -> Row:
         "size": f"{entry.size / 1e6:.1f} MB",
         "acc@1": f"{entry.metrics.acc1:.2f} %",
         "dataset": entry.metrics.dataset,
-        "where": "bundled" if entry.path else "cached" if download.cache_path(entry).is_file() else "not fetched",
+        "where": "bundled" if entry.path else "cached" if store.local_path(entry).is_file() else "not fetched",
     }
 
 
 def _fetch(entry: Entry) -> Row:
-    return {"path": str(download.fetch_to_cache(entry)), "sha256": entry.sha256}
+    return {"path": str(store.fetch_to_cache(entry)), "sha256": entry.sha256}
 
 
 def _verify(entry: Entry) -> Row:
-    return {"weights": str(entry), "verified": "ok", "path": str(download.verify(entry))}
+    return {"weights": str(entry), "verified": "ok", "path": str(store.verify(entry))}
 
 
 def _path(entry: Entry) -> Row:
-    return {"path": str(download.local_path(entry))}
+    return {"path": str(store.local_path(entry))}
 
 
 ACTIONS: dict[str, tuple[str, Callable[[Entry], Row]]] = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from ..description import Category
 from ..errors import ImageError
-from ..weights.manifest import Category
 from .folders import find_photos
 
 

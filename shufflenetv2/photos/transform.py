@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..description import Preprocess
 from ..errors import ImageError
 from ..files import NotRegularError, read_regular
-from ..reloading import hub_call, made_by_hub
-from ..weights.manifest import Preprocess
+from ..package import hub_call, made_by_hub
 from .structure import excess, webp_size
 
 try:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from ..description import Preprocess
 from ..errors import ImageError
 from ..photos.labelled import LabelledPhotos
 from ..photos.transform import open_photo
-from ..weights.manifest import Preprocess
 
 
 @dataclass(frozen=True)

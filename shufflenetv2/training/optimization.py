@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..distributed import Group
+from ..devices import Group
 from ..network.model import ShuffleNetV2
 
 

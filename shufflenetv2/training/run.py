@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ..commands.evaluate import Counts, count_hits
-from ..errors import CheckpointError
+from ..description import Description, Metrics
+from ..errors import CheckpointError, TrainingError
 from ..network.model import ShuffleNetV2
 from ..photos.labelled import LabelledPhotos
 from ..photos.transform import PhotoTransform
-from ..weights.checkpoint import Description, load_plain, write_atomically, write_checkpoint
-from ..weights.manifest import Metrics
-from .trainer import EpochResult, Trainer, TrainingError
+from ..weights.checkpoint import load_plain, save_whole, write_checkpoint
+from .trainer import EpochResult, Trainer
 
 FORMAT = "shufflenetv2-training"
 # A resumed run may follow another schedule, and go faster or slower; everything else would make it another run.
@@ -133,7 +133,7 @@ class RunFolder:
             if better:
                 description = dataclasses.replace(self.description, metrics=metrics)
                 write_checkpoint(self.path / "best.pth", self.trainer.average.state_dict, description)
-            write_atomically(self.path / "last.pth", {**state, **self.trainer.state()})
+            save_whole(self.path / "last.pth", {**state, **self.trainer.state()})
             _write(self.path / "log.csv", table(self.history).encode())
             _write(self.path / "curves.png", curves(self.history))
         except (OSError, RuntimeError) as error:  # torch.save wraps some of the system's errors

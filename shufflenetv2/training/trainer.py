@@ -17,18 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..distributed import Group
-from ..errors import ImageError, ShuffleNetError
+from ..devices import Group
+from ..errors import ImageError, TrainingError
 from ..network.model import ShuffleNetV2
 from ..photos.labelled import LabelledPhotos
 from .augment import Augmentation, BatchTransform, TrainingPhotos, collate
 from .optimization import MovingAverage, freeze_backbone, rate_factor, sgd, size_at, train_mode
 
 CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
-
-
-class TrainingError(ShuffleNetError, RuntimeError):
-    """Training cannot go on; the message says what to change. Checkpoints written before are intact."""
 
 
 @dataclass(frozen=True)

@@ -13,28 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..description import Description, parse_description, to_json
 from ..errors import CheckpointError, ManifestError
-from ..network.model import SPECS, ShuffleNetV2
-from .manifest import Metrics, Preprocess, label, parse_metrics, parse_preprocess, take
+from ..files import read_regular, whole_file
+from ..package import logger
 
 FORMAT = "shufflenetv2"
 SCHEMA_VERSION = 1
+MAX_BYTES = 1_000_000_000  # of a file of the user's own; the widest network in float64 has 60 MB
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PIECE = 32_000  # elements
 _COUNTER = "num_batches_tracked"  # absent in files written before PyTorch 0.4.1
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a self-describing checkpoint says of itself."""
-
-    arch: str
-    in_channels: int
-    categories: tuple[str, ...]
-    preprocess: Preprocess
-    metrics: Metrics | None = None
 
 
 @dataclass(frozen=True)
@@ -45,76 +36,64 @@ class Checkpoint:
     description: Description | None
     where: str
 
+    @property
+    def num_classes(self) -> int:
+        """Rows of the classifier; 0 if the checkpoint has none."""
+        weight = self.state_dict.get("fc.weight")
+        return weight.shape[0] if isinstance(weight, Tensor) and weight.dim() == 2 else 0
 
-def describe(description: Description) -> dict[str, Any]:
-    """The plain types that ``parse_description`` reads back."""
-    preprocess, metrics = description.preprocess, description.metrics
-    return {
-        "arch": description.arch,
-        "in_channels": description.in_channels,
-        "categories": list(description.categories),
-        "preprocess": {
-            "resize": preprocess.resize,
-            "crop": preprocess.crop,
-            "interpolation": preprocess.interpolation,
-            "mean": list(preprocess.mean),
-            "std": list(preprocess.std),
-        },
-        "metrics": metrics
-        and {
-            "dataset": metrics.dataset,
-            "acc@1": metrics.acc1,
-            "acc@5": metrics.acc5,
-            "measured_by": metrics.measured_by,
-        },
-    }
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images that the first convolution reads."""
+        return self._kernel("conv1.0.weight").shape[1]
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Channels of stage 4 and of conv5, by which the four architectures differ."""
+        weight = self._kernel("conv5.0.weight")
+        return weight.shape[1], weight.shape[0]
 
-def parse_description(raw: Mapping[str, Any], where: str) -> Description:
-    """Validate, as strictly as the manifest, what a checkpoint says of itself.
-
-    Raises:
-        CheckpointError: naming the field.
-    """
-    try:
-        arch, in_channels = take(raw, "arch", str, where), take(raw, "in_channels", int, where)
-        categories = take(raw, "categories", list, where)
-        if arch not in SPECS:
-            raise ManifestError(f"{where}: the field 'arch' must be one of {', '.join(SPECS)}, got {arch!r:.80}")
-        if not 1 <= in_channels <= 1024:
-            raise ManifestError(f"{where}: the field 'in_channels' must be from 1 to 1024, got {in_channels}")
-        if not categories or not all(isinstance(each, str) for each in categories):
-            raise ManifestError(f"{where}: the field 'categories' must be a list of labels, got {categories!r:.80}")
-        return Description(
-            arch=arch,
-            in_channels=in_channels,
-            categories=tuple(label(each, where) for each in categories),
-            preprocess=parse_preprocess(take(raw, "preprocess", dict, where), where),
-            metrics=None if raw.get("metrics") is None else parse_metrics(take(raw, "metrics", dict, where), where),
-        )
-    except ManifestError as error:
-        raise CheckpointError(str(error)) from error
+    def _kernel(self, key: str) -> Tensor:
+        weight = self.state_dict.get(key)
+        if not isinstance(weight, Tensor) or weight.dim() != 4:
+            raise CheckpointError(f"{self.where} has no convolution under {key!r}: not a ShuffleNetV2")
+        return weight
 
 
 def write_checkpoint(path: str | os.PathLike[str], state_dict: Mapping[str, Tensor], description: Description) -> None:
     """Write a self-describing checkpoint; the file appears whole or not at all."""
-    content = {"format": FORMAT, "schema_version": SCHEMA_VERSION, **describe(description)}
-    content["state_dict"] = {key: tensor.detach().cpu().contiguous() for key, tensor in state_dict.items()}
-    write_atomically(path, content)
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state_dict.items()}
+    save_whole(
+        path, {"format": FORMAT, "schema_version": SCHEMA_VERSION, **to_json(description), "state_dict": tensors}
+    )
 
 
-def write_atomically(path: str | os.PathLike[str], content: object) -> None:
-    """``torch.save`` into a temporary file beside ``path``, flush it to the disk, then replace ``path``."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def save_whole(path: str | os.PathLike[str], content: object) -> None:
+    """``torch.save`` to a file that appears whole or not at all."""
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+def read_checkpoint(path: str | os.PathLike[str], archs: Mapping[str, object]) -> Checkpoint:
+    """Read a user's own file, which no hash vouches for.
+
+    Raises:
+        CheckpointError: it cannot be read, or is no checkpoint of this network.
+    """
+    where = os.fspath(path)
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+        raise CheckpointError(
+            f"{where} is refused: torch {torch.__version__} cannot load an unverified file safely "
+            "(CVE-2025-32434); upgrade to torch 2.6 or later"
+        )
     try:
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        data = read_regular(Path(path).expanduser(), MAX_BYTES)
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path; a ~user who does not exist
+        raise CheckpointError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > MAX_BYTES:
+        raise CheckpointError(f"{where} is larger than {MAX_BYTES:,} bytes: no checkpoint of this network is")
+    logger.info("%s is not in the manifest: its bytes were not verified", where)
+    return parse_checkpoint(data, where, archs)
 
 
 def load_plain(data: bytes, where: str) -> Any:
@@ -142,8 +121,13 @@ def _reason(error: Exception) -> str:
     return "".join(each if each.isprintable() else "?" for each in (reasons or ["no reason given"])[0])[:200]
 
 
-def parse_checkpoint(data: bytes, where: str) -> Checkpoint:
+def parse_checkpoint(data: bytes, where: str, archs: Mapping[str, object]) -> Checkpoint:
     """Read the bytes of a checkpoint file and say what it is; ``load`` checks its tensors.
+
+    Args:
+        data: the whole file.
+        where: names it in messages.
+        archs: what a description may give as its architecture.
 
     Raises:
         CheckpointError: it is no checkpoint of this network, with the remedy where there is one.
@@ -158,19 +142,22 @@ def parse_checkpoint(data: bytes, where: str) -> Checkpoint:
             raise CheckpointError(
                 f"{where} has schema_version {version!r:.40}, this code reads {SCHEMA_VERSION}; upgrade the package"
             )
-        description = parse_description(content, where)
+        try:
+            description = parse_description(content, archs, where)
+        except ManifestError as error:
+            raise CheckpointError(str(error)) from error
         content = content.get("state_dict")
         if not isinstance(content, dict):
-            raise CheckpointError(f"{where} has no state dict under 'state_dict'; write it with write_checkpoint")
+            raise CheckpointError(f"{where} has no state dict under 'state_dict'; write it anew")
     _explain_foreign(content, where)
     checkpoint = Checkpoint(dict(content), description, where)
     if description:
         says = (len(description.categories), description.in_channels)
-        has = (num_classes(checkpoint), in_channels(checkpoint))
+        has = (checkpoint.num_classes, checkpoint.in_channels)
         if says != has:
             raise CheckpointError(
                 f"{where} describes {says[0]} categories and {says[1]} channels, but its tensors are for {has[0]} and "
-                f"{has[1]}; write it with write_checkpoint"
+                f"{has[1]}; write it anew"
             )
     return checkpoint
 
@@ -201,33 +188,7 @@ def _explain_foreign(content: dict[Any, Any], where: str) -> None:
         )
 
 
-def num_classes(checkpoint: Checkpoint) -> int:
-    """Rows of the classifier; 0 if the checkpoint has none."""
-    weight = checkpoint.state_dict.get("fc.weight")
-    return weight.shape[0] if isinstance(weight, Tensor) and weight.dim() == 2 else 0
-
-
-def in_channels(checkpoint: Checkpoint) -> int:
-    """Channels of the images the first convolution reads."""
-    weight = checkpoint.state_dict.get("conv1.0.weight")
-    if not isinstance(weight, Tensor) or weight.dim() != 4:
-        raise CheckpointError(f"{checkpoint.where} has no convolution under 'conv1.0.weight': not a ShuffleNetV2")
-    return weight.shape[1]
-
-
-def arch_of(checkpoint: Checkpoint) -> str | None:
-    """The architecture the checkpoint says, or else shows by the widths of its stages; ``None`` for a custom one."""
-    if checkpoint.description:
-        return checkpoint.description.arch
-    head = checkpoint.state_dict.get("conv5.0.weight")
-    if not isinstance(head, Tensor) or head.dim() != 4:
-        return None
-    widths = (head.shape[1], head.shape[0])
-    matches = [arch for arch, spec in SPECS.items() if (spec.stage_channels[2], spec.head_channels) == widths]
-    return matches[0] if matches else None
-
-
-def load(model: ShuffleNetV2, checkpoint: Checkpoint) -> None:
+def load(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Put the checkpoint's tensors into ``model``, which may be on the meta device.
 
     Everything is checked before the model is touched. Floating tensors are cast to the default dtype and moved to the

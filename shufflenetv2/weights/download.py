@@ -1,12 +1,6 @@
-"""A manifest entry becomes verified bytes: mirrors in order, bounded retries, one deadline over all of it.
+"""A manifest entry becomes verified bytes: mirrors in order, bounded retries, one deadline over all of it."""
 
-The bounds are constants of this module, read at every call, so that a program can set others:
-``fetching.TOTAL_SECONDS = 60``.
-"""
-
-import email.utils
 import itertools
-import logging
 import os
 import random
 import re
@@ -18,14 +12,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
-import torch.hub
 import urllib3
 
 from ..errors import DownloadError, IntegrityError
-from .integrity import difference
+from ..package import limit, logger, progress_bar
 from .manifest import Entry
-from .store import by_hand
-from .transport import RedirectError, Reply, UnreachableError, public, receive
+from .transport import RedirectError, Reply, public, receive
 
 TOTAL_SECONDS = 600.0  # over everything: names, connections, TLS, headers, bodies, pauses, every mirror
 PROGRESS_SECONDS = 10.0  # without a reply or a further byte: the attempt is given up
@@ -35,7 +27,6 @@ RETRY_AFTER_SECONDS = 60.0  # a server that asks for a longer pause is left for 
 
 _MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
 _RANDOM = random.SystemRandom()  # the global generator belongs to the caller
-_logger = logging.getLogger("shufflenetv2")
 
 
 @dataclass(eq=False)
@@ -48,17 +39,18 @@ class _AttemptError(Exception):
     wrong_bytes: bool = False  # it answered, but not with the file
 
 
-def fetch_verified(entry: Entry, progress: bool = True) -> bytes:
+def download(entry: Entry, progress: bool = True) -> bytes:
     """The entry's bytes, verified, from ``SHUFFLENETV2_MIRROR`` if set, then from the manifest's URLs in order.
 
-    Returns within ``TOTAL_SECONDS``, whatever the servers do, and never takes more than the entry's size and one byte
-    of a body.
+    Returns within ``TOTAL_SECONDS``, or the seconds in ``SHUFFLENETV2_TIMEOUT``, whatever the servers do, and never
+    takes more than the entry's size and one byte of a body.
 
     Raises:
         IntegrityError: every mirror answered, none with the file that the manifest lists.
         DownloadError: no mirror delivered it; like the former, the message lists every attempt.
     """
-    deadline = time.monotonic() + TOTAL_SECONDS
+    allowed = limit("SHUFFLENETV2_TIMEOUT", TOTAL_SECONDS)
+    deadline = time.monotonic() + allowed
     attempts: list[str] = []  # one line for each, in order
     last_failures: list[_AttemptError] = []  # one for each mirror
     for url, plain_http in _mirrors(entry):
@@ -67,7 +59,7 @@ def fetch_verified(entry: Entry, progress: bool = True) -> bytes:
                 return _attempt(entry, url, plain_http, deadline, progress)
             except _AttemptError as failure:
                 attempts.append(f"{public(url)}: {failure.cause}")
-                _logger.info("try %d of %s", number, attempts[-1])
+                logger.info("try %d of %s", number, attempts[-1])
                 last = failure
             pause = _pause(last, number)
             if pause is None or time.monotonic() + pause >= deadline:
@@ -75,14 +67,12 @@ def fetch_verified(entry: Entry, progress: bool = True) -> bytes:
             time.sleep(pause)
         last_failures.append(last)
         if time.monotonic() >= deadline:
-            attempts.append(f"stopped after {TOTAL_SECONDS:g} s (shufflenetv2.fetching.TOTAL_SECONDS)")
+            attempts.append(f"stopped after {allowed:g} s (SHUFFLENETV2_TIMEOUT allows more)")
             break
     error = IntegrityError if all(failure.wrong_bytes for failure in last_failures) else DownloadError
     raise error(
         f"{entry.file} ({entry.size} bytes) of {entry} could not be fetched:\n"
         + "".join(f"  {line}\n" for line in _collapse(attempts))
-        + by_hand(entry)
-        + ", or set SHUFFLENETV2_MIRROR to the address of a directory that holds it."
     )
 
 
@@ -119,7 +109,7 @@ def _pause(failure: _AttemptError, number: int) -> float | None:
     backoff = BACKOFF_SECONDS * 2.0 ** (number - 1) * _RANDOM.uniform(0.5, 1.5)
     if failure.pause is None:
         return backoff
-    return max(failure.pause, backoff) if 0 <= failure.pause <= RETRY_AFTER_SECONDS else None
+    return max(failure.pause, backoff) if 0 < failure.pause <= RETRY_AFTER_SECONDS else None
 
 
 def _attempt(entry: Entry, url: str, plain_http: bool, deadline: float, progress: bool) -> bytes:
@@ -147,7 +137,7 @@ def _judge(reply: Reply, entry: Entry) -> bytes:
     encoding = reply.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", ""):
         raise _AttemptError(_clean(f"Content-Encoding {encoding}, although identity was asked for"), wrong_bytes=True)
-    problem = difference(reply.body, entry)
+    problem = entry.difference(reply.body)
     if problem is None:
         return reply.body
     kind = reply.headers.get("Content-Type", "")
@@ -160,20 +150,16 @@ def _judge(reply: Reply, entry: Entry) -> bytes:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After, in seconds from now: a number or a date (negative if past); ``None`` if absent or neither."""
-    if retry_after is None:
-        return None
-    if re.fullmatch(r"\s*[0-9]+\s*", retry_after):
-        return float(retry_after)
+    """Retry-After, in seconds from now: a number or a date (0 if past); ``None`` if absent or neither."""
     try:
-        return email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
-    except (TypeError, ValueError, OverflowError):
+        return None if retry_after is None else urllib3.Retry().parse_retry_after(retry_after)
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return None
 
 
 def _may_pass(error: Exception) -> bool:
     """Whether the same mirror may do better in a moment."""
-    if isinstance(error, UnreachableError | RedirectError | requests.ConnectTimeout | requests.exceptions.ProxyError):
+    if isinstance(error, RedirectError | requests.ConnectTimeout | requests.exceptions.ProxyError):
         return False  # it had its time; the next mirror is more likely to answer
     if isinstance(_root(error), ssl.SSLCertVerificationError):
         return False
@@ -205,7 +191,7 @@ def _clean(text: str) -> str:
 
 @contextmanager
 def _progress_bar(entry: Entry, shown: bool) -> Iterator[Callable[[int], None]]:
-    """On stderr, from the first byte on: tqdm's if it is installed, else the plain one of torch.hub."""
+    """On stderr, from the first byte on."""
     with ExitStack() as stack:
         bar = None
 
@@ -213,9 +199,7 @@ def _progress_bar(entry: Entry, shown: bool) -> Iterator[Callable[[int], None]]:
             nonlocal bar
             if shown and received and bar is None:
                 bar = stack.enter_context(
-                    torch.hub.tqdm(  # type: ignore[attr-defined]  # the bar that torch.hub itself shows
-                        total=entry.size, desc=entry.file, unit="B", unit_scale=True, unit_divisor=1024
-                    )
+                    progress_bar(entry.size, "B", shown=True, desc=entry.file, unit_scale=True, unit_divisor=1024)
                 )
             if bar is not None:
                 bar.update(received - bar.n)

@@ -4,51 +4,36 @@ The sha256 of every weights file is trusted from here, so nothing (no variable, 
 it is pure: nothing is fetched, and only standard-library modules are imported.
 """
 
+import difflib
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
+from ..description import (
+    Category,
+    Metrics,
+    Preprocess,
+    check_label,
+    demand,
+    parse_metrics,
+    parse_preprocess,
+    take,
+    take_count,
+)
 from ..errors import ManifestError
+from ..package import CATEGORIES, logger, manifest_path
 
-PACKAGE = Path(__file__).resolve().parent.parent
 SCHEMA_VERSION = 1
-MAX_SIDE = 2048  # pixels, for resize and crop: a checkpoint's own description must not ask for a huge image
-MAX_LABEL = 200  # characters
+DEFAULT_ARCH = "shufflenet_v2_x1_0"  # where several architectures have what was named
 
-_T = TypeVar("_T")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,198}(?<!\.)")  # Windows drops a dot at the end
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _WEIGHTS_NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*_v[0-9]+")
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """How a photo becomes the input of one weights file.
-
-    The shorter side is resized to ``resize`` pixels, the centre ``crop`` x ``crop`` is kept, and RGB values scaled to
-    [0, 1] are normalised with ``mean`` and ``std``.
-    """
-
-    resize: int
-    crop: int
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Accuracy in percent on a named data set, and who measured it."""
-
-    dataset: str
-    acc1: float
-    acc5: float
-    measured_by: str
 
 
 @dataclass(frozen=True)
@@ -76,86 +61,36 @@ class Entry:
     def __str__(self) -> str:
         return f"{self.arch}/{self.name}"
 
+    def difference(self, data: bytes) -> str | None:
+        """``None`` if ``data`` has this size and sha256, else what was expected and got.
 
-class Category(NamedTuple):
-    """One class: its label and, for ImageNet, its WordNet id (else ``None``)."""
+        torch checks no CRC when it loads a file: a flipped bit gives other values, silently. This is the only guard.
+        """
+        if len(data) != self.size:
+            return f"expected {self.size} bytes, got {'more' if len(data) > self.size else len(data)}"
+        sha256 = hashlib.sha256(data).hexdigest()
+        return None if sha256 == self.sha256 else f"expected sha256 {self.sha256}, got {sha256}"
 
-    label: str
-    wordnet_id: str | None
+    @property
+    def unversioned(self) -> str:
+        return self.name.rpartition("_v")[0]
 
-
-def take(raw: Mapping[str, Any], key: str, kind: type[_T], where: str) -> _T:
-    """``raw[key]``, which must be there and of the type ``kind`` (an int serves as a float, a bool never as an int)."""
-    if key not in raw:
-        raise ManifestError(f"{where}: the field {key!r} is missing; add it (a {kind.__name__})")
-    value = raw[key]
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise ManifestError(
-            f"{where}: the field {key!r} must be a {kind.__name__}, got {value!r:.80} (a {type(value).__name__})"
-        )
-    return value
-
-
-def _require(condition: bool, where: str, key: str, wanted: str, got: object) -> None:
-    if not condition:
-        raise ManifestError(f"{where}: the field {key!r} must be {wanted}, got {got!r:.120}")
-
-
-def _count(raw: Mapping[str, Any], key: str, where: str, most: int = 2**40) -> int:
-    value = take(raw, key, int, where)
-    _require(1 <= value <= most, where, key, f"from 1 to {most}", value)
-    return value
+    @property
+    def version(self) -> int:
+        return int(self.name.rpartition("_v")[2])
 
 
 def _file_name(raw: Mapping[str, Any], key: str, where: str) -> str:
     value = take(raw, key, str, where)
     safe = _FILE_NAME.fullmatch(value) and not _WINDOWS_DEVICE.fullmatch(value)
-    _require(bool(safe), where, key, "a bare file name of letters, digits, '.', '_' and '-'", value)
+    demand(bool(safe), where, key, "a bare file name of letters, digits, '.', '_' and '-'", value)
     return value
-
-
-def _per_channel(raw: Mapping[str, Any], key: str, where: str, positive: bool) -> tuple[float, ...]:
-    values = take(raw, key, list, where)
-    numbers = [float(value) for value in values if type(value) in (int, float)]
-    fits = len(numbers) == len(values) == 3 and all(abs(number) <= 1000 for number in numbers)
-    _require(fits, where, key, "three finite numbers", values)
-    _require(not positive or min(numbers) > 0, where, key, "three numbers above 0", values)
-    return tuple(numbers)
-
-
-def parse_preprocess(raw: Mapping[str, Any], where: str) -> Preprocess:
-    """Validate a ``preprocess`` object of the manifest or of a checkpoint."""
-    where = f"{where}, preprocess"
-    resize, crop = (_count(raw, key, where, MAX_SIDE) for key in ("resize", "crop"))
-    _require(crop <= resize, where, "crop", f"at most resize, {resize}", crop)
-    interpolation = take(raw, "interpolation", str, where)
-    _require(interpolation == "bilinear", where, "interpolation", "'bilinear'", interpolation)
-    mean, std = (_per_channel(raw, key, where, positive=key == "std") for key in ("mean", "std"))
-    return Preprocess(resize, crop, interpolation, mean, std)
-
-
-def parse_metrics(raw: Mapping[str, Any], where: str) -> Metrics:
-    """Validate a ``metrics`` object of the manifest or of a checkpoint."""
-    where = f"{where}, metrics"
-    top1, top5 = (take(raw, key, float, where) for key in ("acc@1", "acc@5"))
-    _require(0 <= top1 <= top5 <= 100, where, "acc@1", "at least 0 and at most acc@5, both percentages", (top1, top5))
-    dataset, measured_by = (label(take(raw, key, str, where), where) for key in ("dataset", "measured_by"))
-    return Metrics(dataset, top1, top5, measured_by)
-
-
-def label(text: str, where: str) -> str:
-    """A label that is safe to print: not empty, at most 200 characters, no control characters."""
-    if not text.strip() or len(text) > MAX_LABEL or not text.isprintable():
-        raise ManifestError(f"{where}: a label must be 1 to {MAX_LABEL} printable characters, got {text!r:.80}")
-    return text
 
 
 def _parse_urls(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:
     urls = take(raw, "urls", list, where)
     secure = all(isinstance(url, str) and _is_https(url) for url in urls)
-    _require(bool(urls) and secure, where, "urls", "a list of https addresses", urls)
+    demand(bool(urls) and secure, where, "urls", "a list of https addresses", urls)
     return tuple(urls)
 
 
@@ -172,23 +107,23 @@ def _parse_entry(raw: object, where: str) -> Entry:
         raise ManifestError(f"{where}: must be an object, got a {type(raw).__name__}")
     name, arch = take(raw, "name", str, where), take(raw, "arch", str, where)
     where = f"{where} ({arch}/{name})"
-    _require(bool(_WEIGHTS_NAME.fullmatch(name)), where, "name", "lower case and end in a version, as in 'x_v1'", name)
-    _require(arch.isidentifier(), where, "arch", "the name of an entry point", arch)
-    _require(("urls" in raw) != ("path" in raw), where, "urls", "given, or 'path', but not both", sorted(raw))
+    demand(bool(_WEIGHTS_NAME.fullmatch(name)), where, "name", "lower case and end in a version, as in 'x_v1'", name)
+    demand(arch.isidentifier(), where, "arch", "the name of an entry point", arch)
+    demand(("urls" in raw) != ("path" in raw), where, "urls", "given, or 'path', but not both", sorted(raw))
     sha256 = take(raw, "sha256", str, where)
-    _require(bool(re.fullmatch(r"[0-9a-f]{64}", sha256)), where, "sha256", "64 lower-case hexadecimal digits", sha256)
+    demand(bool(re.fullmatch(r"[0-9a-f]{64}", sha256)), where, "sha256", "64 lower-case hexadecimal digits", sha256)
     return Entry(
         name=name,
         arch=arch,
         default=take(raw, "default", bool, where),
-        num_classes=_count(raw, "num_classes", where),
+        num_classes=take_count(raw, "num_classes", where),
         file=_file_name(raw, "file", where),
         urls=_parse_urls(raw, where) if "urls" in raw else (),
         path=_file_name(raw, "path", where) if "path" in raw else None,
         sha256=sha256,
-        size=_count(raw, "size", where),
-        num_params=_count(raw, "num_params", where),
-        macs=_count(raw, "macs", where),
+        size=take_count(raw, "size", where),
+        num_params=take_count(raw, "num_params", where),
+        macs=take_count(raw, "macs", where),
         categories=_file_name(raw, "categories", where),
         preprocess=parse_preprocess(take(raw, "preprocess", dict, where), where),
         metrics=parse_metrics(take(raw, "metrics", dict, where), where),
@@ -247,17 +182,6 @@ def parse_manifest(text: str) -> tuple[Entry, ...]:
     return entries
 
 
-def manifest_path() -> Path:
-    """Inside the package in a wheel; beside it in a checkout, which ``hubconf.py`` gives away."""
-    inside = PACKAGE / "weights.json"
-    beside = PACKAGE.parent / "weights.json"
-    if inside.is_file():
-        return inside
-    if beside.is_file() and (PACKAGE.parent / "hubconf.py").is_file():
-        return beside
-    raise ManifestError(f"weights.json is missing: expected {inside}, or {beside} beside hubconf.py; install again")
-
-
 @cache
 def load_manifest() -> tuple[Entry, ...]:
     """All entries of this copy's ``weights.json``."""
@@ -272,6 +196,72 @@ def load_manifest() -> tuple[Entry, ...]:
 @cache
 def read_categories(file: str) -> tuple[Category, ...]:
     """The classes of a file in ``categories/``, in the order of the logits; a line is ``[WordNet id <tab>] label``."""
-    lines = (PACKAGE / "categories" / file).read_text(encoding="utf-8").splitlines()
+    lines = (CATEGORIES / file).read_text(encoding="utf-8").splitlines()
     fields = [line.rpartition("\t") for line in lines]
-    return tuple(Category(label(text, file), wordnet_id or None) for wordnet_id, _, text in fields)
+    return tuple(Category(check_label(text, file), wordnet_id or None) for wordnet_id, _, text in fields)
+
+
+def matching(spelling: str) -> list[Entry]:
+    """The entries that ``spelling`` means, in any case: every part of the package takes the same ones.
+
+    They are an architecture (all its weights), ``default``, a name with its version or without it (the newest), either
+    of these behind ``ARCH/``, and a file's name.
+    """
+    entries = load_manifest()
+    wanted = spelling.lower()
+    arch, slash, name = wanted.rpartition("/")
+    here = [entry for entry in entries if entry.arch == arch] if slash else list(entries)
+    if name == "default":
+        return [entry for entry in here if entry.default]
+    found = [entry for entry in here if name in (entry.name, entry.file.lower())]
+    if not slash:
+        found += [entry for entry in entries if entry.arch == wanted]
+    return found or [entry for entry in here if entry.unversioned == name and entry == _newest(entry, here)]
+
+
+def _newest(entry: Entry, entries: Iterable[Entry]) -> Entry:
+    others = (each for each in entries if (each.arch, each.unversioned) == (entry.arch, entry.unversioned))
+    return max(others, key=lambda each: each.version)
+
+
+def find_entry(arch: str | None, spelling: str) -> Entry:
+    """The one entry that ``spelling`` means, for ``arch`` or, if that is ``None``, for any architecture.
+
+    Raises:
+        ValueError: there is none, or there are several; the message lists what there is.
+    """
+    means = matching(spelling)
+    found = [entry for entry in means if arch in (None, entry.arch)]
+    archs = {entry.arch for entry in found}
+    if len(archs) > 1 and DEFAULT_ARCH in archs:
+        found = [entry for entry in found if entry.arch == DEFAULT_ARCH]
+    if len(found) > 1:  # all weights of an architecture
+        found = [entry for entry in found if entry.default and len(archs) == 1] or found
+    if len(found) == 1:
+        if found[0].unversioned == spelling.lower().rpartition("/")[2]:
+            logger.info("weights %r without a version: taking the newest, %s", spelling, found[0].name)
+        return found[0]
+    if found:
+        raise ValueError(f"several architectures have weights {spelling!r}: {_listed(found)}; say which arch")
+    if means:
+        raise ValueError(f"the weights {spelling!r} are {_listed(means)}, not for {arch}; there are: {_known(arch)}")
+    names = {name for entry in load_manifest() for name in (entry.name, entry.unversioned, entry.arch, str(entry))}
+    guess = difflib.get_close_matches(spelling.lower(), names, n=1, cutoff=0.75)
+    raise ValueError(
+        f"there are no weights {spelling!r:.80} for {arch or 'any architecture'}"
+        + (f"; did you mean {guess[0]!r}?" if guess else "")
+        + f"; there are: {_known(arch)}. A checkpoint of your own is given as a path (./mine.pth)"
+    )
+
+
+def _known(arch: str | None) -> str:
+    return _listed(entry for entry in load_manifest() if arch in (None, entry.arch)) or "none"
+
+
+def _listed(entries: Iterable[Entry]) -> str:
+    return ", ".join(map(str, entries))
+
+
+def default_entry(arch: str) -> Entry | None:
+    """The default weights of ``arch``; ``None`` if it has no weights."""
+    return next((entry for entry in load_manifest() if entry.arch == arch and entry.default), None)

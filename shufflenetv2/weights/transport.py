@@ -2,25 +2,23 @@
 
 requests and urllib3 bound each single read but not the whole: a header or body that drips byte by byte hangs for ever,
 and while a name is looked up there is not even a socket to time out. So each transfer has a daemon thread of its own,
-which the caller leaves, shutting its sockets, when the deadline is over or nothing has moved for too long.
+which the caller leaves when the deadline is over or nothing has moved for too long.
 """
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from .. import __version__
+from ..package import NAME
 
 MAX_REDIRECTS = 5
 CONNECT_SECONDS = 4.0  # for each address of a host; the next one, say IPv4 after a dead IPv6, is tried then
@@ -28,13 +26,9 @@ CONNECT_SECONDS = 4.0  # for each address of a host; the next one, say IPv4 afte
 _CHUNK = 1 << 16  # bytes
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HEADERS = {
-    "User-Agent": f"shufflenetv2/{__version__}",
+    "User-Agent": f"{NAME}/{__version__}",
     "Accept-Encoding": "identity",  # the bytes of the file, not of a compressed copy
 }
-
-
-class UnreachableError(OSError):
-    """Not even a connection came about in time."""
 
 
 class RedirectError(ValueError):
@@ -65,12 +59,11 @@ def receive(
         url: https, or http if ``plain_http``.
         limit: the bytes expected; reading stops one byte later.
         plain_http: accept http, in a chain of redirects that has not been https yet.
-        patience: seconds without progress (a connection, a reply, a part of the body) after which to give up.
+        patience: seconds without progress (a reply, a part of the body) after which to give up.
         deadline: ``time.monotonic()`` value at which to give up in any case.
         on_bytes: called in this thread with the number of bytes received so far.
 
     Raises:
-        UnreachableError: no connection in time.
         TimeoutError: no progress, or the deadline is over.
         Exception: whatever requests, urllib3 and the operating system raise.
     """
@@ -81,77 +74,39 @@ def receive(
             now = time.monotonic()
             if transfer.progress != seen:
                 seen, moved = transfer.progress, now
-                on_bytes(seen.received)
+                on_bytes(seen[1])
             if now >= deadline or now - moved >= patience:
-                kind = TimeoutError if seen.connections else UnreachableError
                 reason = "the time for all attempts is over" if now >= deadline else f"no progress for {patience:g} s"
-                raise kind(f"{reason} ({seen})")
+                raise TimeoutError(f"{reason} ({f'{seen[1]} bytes received' if seen[0] else 'no reply yet'})")
     finally:
-        transfer.abandon()
-    on_bytes(transfer.progress.received)
+        transfer.abandoned.set()
+    on_bytes(transfer.progress[1])
     return transfer.result()
 
 
-class _Progress(NamedTuple):
-    connections: int = 0
-    replies: int = 0  # more than one after redirects
-    received: int = 0  # bytes of the body
-
-    def __str__(self) -> str:
-        if not self.connections:
-            return "no connection yet"
-        return f"{self.received} bytes received" if self.replies else "connected, no reply yet"
-
-
 class _Transfer:
-    """A GET in a daemon thread."""
+    """A GET in a daemon thread. One that is abandoned ends at its next byte, or when its own read times out."""
 
     def __init__(self, url: str, limit: int, plain_http: bool, patience: float) -> None:
-        self.progress = _Progress()
-        self.done = threading.Event()
+        self.progress = (0, 0)  # replies (more than one after redirects), bytes of the body
+        self.done, self.abandoned = threading.Event(), threading.Event()
         self._limit, self._patience = limit, patience
-        self._sockets: list[socket.socket] = []
-        self._lock = threading.Lock()  # over _sockets and _abandoned
-        self._abandoned = False
         self._outcome: Reply | Exception
-        threading.Thread(
-            target=self._run, args=(url, plain_http), name=f"shufflenetv2 {public(url)}", daemon=True
-        ).start()
+        name = f"{NAME} {public(url)}"
+        threading.Thread(target=self._run, args=(url, plain_http), name=name, daemon=True).start()
 
     def result(self) -> Reply:
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
 
-    def abandon(self) -> None:
-        """Wake the thread from whatever read it hangs in."""
-        with self._lock:
-            self._abandoned = True
-            for each in self._sockets:
-                with suppress(OSError):  # it may be closed already
-                    each.shutdown(socket.SHUT_RDWR)
-
-    def watch(self, new: socket.socket) -> None:
-        """Remember a duplicate: TLS detaches the socket it wraps, and the duplicate still shuts the connection."""
-        with self._lock:
-            if self._abandoned:
-                raise TimeoutError("abandoned")
-            self._sockets.append(new.dup())
-        self.progress = self.progress._replace(connections=len(self._sockets))
-
     def _run(self, url: str, plain_http: bool) -> None:
         try:
             with _Session() as session:
-                for scheme in ("https://", "http://"):
-                    session.mount(scheme, _WatchedAdapter(self))
                 self._outcome = self._follow(session, url, plain_http)
         except Exception as error:  # handed over to the caller's thread
             self._outcome = error
         finally:
-            with self._lock:
-                for each in self._sockets:
-                    each.close()
-                self._sockets.clear()
             self.done.set()
 
     def _follow(self, session: "_Session", url: str, plain_http: bool) -> Reply:
@@ -166,7 +121,7 @@ class _Transfer:
                 # The caller gives up first, and says more; the timeout for reads is there for a thread left behind.
                 timeout=(min(CONNECT_SECONDS, self._patience), 2 * self._patience),
             ) as response:
-                self.progress = self.progress._replace(replies=hop)
+                self.progress = (hop, 0)
                 if response.status_code not in _REDIRECTS:
                     body = self._read(response.raw) if response.status_code == 200 else b""
                     return Reply(response.status_code, response.headers, body)
@@ -182,13 +137,13 @@ class _Transfer:
         chunks: list[bytes] = []
         received = 0
         try:
-            while received <= self._limit:
+            while received <= self._limit and not self.abandoned.is_set():
                 chunk = read(min(_CHUNK, self._limit + 1 - received), decode_content=False)
                 if not chunk:
                     break
                 chunks.append(chunk)
                 received += len(chunk)
-                self.progress = self.progress._replace(received=received)
+                self.progress = (self.progress[0], received)
         except (urllib3.exceptions.HTTPError, OSError):
             # A Content-Length that is too long shows here, after the last byte. The manifest decides, not the header.
             if received != self._limit:
@@ -233,27 +188,3 @@ class _Session(requests.Session):
 
     def target(self, response: requests.Response) -> str | None:
         return super().get_redirect_target(response)
-
-
-class _WatchedAdapter(HTTPAdapter):
-    """Shows each new socket to the transfer, which can then shut it while a header or a handshake is awaited."""
-
-    def __init__(self, transfer: _Transfer) -> None:
-        self._transfer = transfer
-        super().__init__(max_retries=0)
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        if "ConnectionCls" not in vars(pool):
-            pool.ConnectionCls = _watched(pool.ConnectionCls, self._transfer)
-        return pool
-
-
-def _watched(connection_class: Any, transfer: _Transfer) -> Any:
-    class Watched(connection_class):  # type: ignore[misc]  # HTTP, HTTPS or SOCKS: known at run time
-        def _new_conn(self) -> socket.socket:
-            new: socket.socket = super()._new_conn()
-            transfer.watch(new)
-            return new
-
-    return Watched

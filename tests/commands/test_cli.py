@@ -162,7 +162,8 @@ def test_weights_actions(
     stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entries = manifest.parse_manifest((stand_in.repository / "weights.json").read_text())
-    monkeypatch.setattr(weights, "load_manifest", lambda: entries)
+    for module in (manifest, weights):
+        monkeypatch.setattr(module, "load_manifest", lambda: entries)
     for name, value in stand_in.environment(tmp_path).items():
         monkeypatch.setenv(name, value)
 

@@ -253,5 +253,5 @@ def test_without_gradio_the_pip_line_is_told(stand_in: StandIn, tmp_path: Path) 
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr.endswith(
-        "shufflenetv2: error: the demo needs Gradio, which is not installed; type: pip install 'gradio>=6.31,<7'\n"
+        "shufflenetv2: error: the demo needs gradio, which is not installed; type: pip install 'gradio>=6.31,<7'\n"
     )

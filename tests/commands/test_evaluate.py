@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 
 from shufflenetv2.__main__ import main
-from shufflenetv2.builder import build
+from shufflenetv2.builder import build, resolve
 from shufflenetv2.commands.evaluate import wilson
+from shufflenetv2.description import Category, Metrics, Preprocess
 from shufflenetv2.errors import ImageError
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.photos.labelled import read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
-from shufflenetv2.sources import resolve
 from shufflenetv2.weights.checkpoint import Description, write_checkpoint
-from shufflenetv2.weights.manifest import Category, Metrics, Preprocess, read_categories
+from shufflenetv2.weights.manifest import read_categories
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NAMES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu")

@@ -11,10 +11,10 @@ import torch
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.commands import export
+from shufflenetv2.description import Preprocess
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.model import SPECS, ShuffleNetV2, Spec
 from shufflenetv2.weights.checkpoint import Description, write_checkpoint
-from shufflenetv2.weights.manifest import Preprocess
 
 CATEGORIES = ("tabby", "ビーグル", "otter")
 PREPROCESS = Preprocess(64, 56, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))

@@ -11,9 +11,10 @@ from PIL import Image
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import pil_to_tensor
 
+from shufflenetv2.description import Preprocess
 from shufflenetv2.errors import ImageError
 from shufflenetv2.photos.transform import PhotoTransform, open_photo
-from shufflenetv2.weights.manifest import Preprocess, load_manifest
+from shufflenetv2.weights.manifest import load_manifest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CAT, COFFEE = ROOT / "images/cat.jpg", ROOT / "images/coffee.jpg"

@@ -30,7 +30,7 @@ from shufflenetv2.weights import store as cache
 from shufflenetv2.weights import checkpoint
 from shufflenetv2 import files
 from shufflenetv2.weights import manifest
-from shufflenetv2 import sources
+from shufflenetv2 import builder
 arch, path, sha256, checked = sys.argv[1:]
 entry = next(entry for entry in manifest.load_manifest() if entry.arch == arch and entry.default)
 entry = replace(entry, file=Path(path).name, sha256=sha256, size=Path(path).stat().st_size)

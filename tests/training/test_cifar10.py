@@ -20,12 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from shufflenetv2.__main__ import main
-from shufflenetv2.builder import build
+from shufflenetv2.builder import build, resolve
 from shufflenetv2.entrypoints import classifier
 from shufflenetv2.photos.folders import read_ahead
 from shufflenetv2.photos.labelled import read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
-from shufflenetv2.sources import resolve
 from shufflenetv2.weights.manifest import load_manifest, read_categories
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 
 from shufflenetv2.__main__ import main
+from shufflenetv2.description import Preprocess
 from shufflenetv2.entrypoints import classifier, shufflenet_v2_x0_5
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.photos.labelled import LabelledPhotos, hold_out, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.training.augment import Augmentation, BatchTransform, shift
 from shufflenetv2.training.optimization import MovingAverage, rate_factor, sgd, size_at
-from shufflenetv2.weights.manifest import Preprocess
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COLOURS = {"blue": (40, 60, 220), "green": (50, 200, 60), "red": (220, 50, 40)}

@@ -17,13 +17,13 @@ from conftest import checkpoint_bytes
 from support.fault_rows import fault
 from torch import Tensor, nn
 
-from shufflenetv2 import entrypoints, sources
+from shufflenetv2 import entrypoints
+from shufflenetv2.description import Description, Metrics, Preprocess, to_json
 from shufflenetv2.errors import CheckpointError
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.model import SPECS, ShuffleNetV2, Spec
 from shufflenetv2.weights import checkpoint as checkpoints
-from shufflenetv2.weights.checkpoint import Description, load, parse_checkpoint, write_checkpoint
-from shufflenetv2.weights.manifest import Metrics, Preprocess
+from shufflenetv2.weights.checkpoint import load, parse_checkpoint, write_checkpoint
 
 TINY = Spec(stage_channels=(4, 8, 16), head_channels=8, stem_channels=4, stage_units=(1, 1, 1))
 StateDict = dict[str, Any]
@@ -49,7 +49,7 @@ def refuses(model: ShuffleNetV2, state_dict: StateDict, message: str) -> None:
     """Loading fails with ``message``, and every tensor of the model is the same object with the same bits."""
     before = snapshot(model)
     with pytest.raises(CheckpointError, match=message):
-        load(model, parse_checkpoint(checkpoint_bytes(state_dict), "mine.pth"))
+        load(model, parse_checkpoint(checkpoint_bytes(state_dict), "mine.pth", SPECS))
     after = snapshot(model)
     assert [(key, where) for key, (where, _) in before.items()] == [(key, where) for key, (where, _) in after.items()]
     assert all(torch.equal(before[key][1], after[key][1]) for key in before)
@@ -62,7 +62,7 @@ class TestWhatIsAccepted:
         self, legacy: bool, counters: bool, model: ShuffleNetV2, good: StateDict
     ) -> None:
         good["stage2.0.branch1.1.num_batches_tracked"] = torch.tensor(7)
-        load(model, parse_checkpoint(checkpoint_bytes(good, legacy, counters), "mine.pth"))
+        load(model, parse_checkpoint(checkpoint_bytes(good, legacy, counters), "mine.pth", SPECS))
         for key, tensor in model.state_dict().items():
             expected = good[key] if counters or not key.endswith("num_batches_tracked") else torch.tensor(0)
             assert torch.equal(tensor, expected), key
@@ -72,7 +72,7 @@ class TestWhatIsAccepted:
         self, dtype: torch.dtype, model: ShuffleNetV2, good: StateDict
     ) -> None:
         stored = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in good.items()}
-        load(model, parse_checkpoint(checkpoint_bytes(stored), "mine.pth"))
+        load(model, parse_checkpoint(checkpoint_bytes(stored), "mine.pth", SPECS))
         for key, tensor in model.state_dict().items():
             assert tensor.dtype == good[key].dtype
             assert torch.equal(tensor, stored[key].to(tensor.dtype)), key
@@ -81,7 +81,7 @@ class TestWhatIsAccepted:
         good["conv1.1.running_mean"] = nn.Parameter(good["conv1.1.running_mean"])
         good["conv1.1.weight"] = torch.ones(1).expand(4)
         good["fc.weight"] = good["fc.weight"].t().contiguous().t()
-        load(model, parse_checkpoint(checkpoint_bytes(good), "mine.pth"))
+        load(model, parse_checkpoint(checkpoint_bytes(good), "mine.pth", SPECS))
         assert torch.equal(model.state_dict()["fc.weight"], good["fc.weight"])
         assert all(tensor.is_contiguous() for tensor in model.state_dict().values())
         assert not model.conv1[1].running_mean.requires_grad
@@ -92,7 +92,7 @@ class TestWhatIsAccepted:
     def test_onto_the_meta_device(self, good: StateDict) -> None:
         with torch.device("meta"):
             model = ShuffleNetV2(TINY, num_classes=5)
-        load(model, parse_checkpoint(checkpoint_bytes(good), "mine.pth"))
+        load(model, parse_checkpoint(checkpoint_bytes(good), "mine.pth", SPECS))
         assert all(torch.equal(tensor, good[key]) for key, tensor in model.state_dict().items())
 
 
@@ -176,7 +176,7 @@ def test_a_payload_is_not_run(legacy: bool, good: StateDict, tmp_path: Path, mon
     good["fc.bias"] = Payload()
     data = checkpoint_bytes(good, legacy)
     with pytest.raises(CheckpointError, match=r"\(UnpicklingError: Trying to load unsupported GLOBAL posix.system"):
-        parse_checkpoint(data, "mine.pth")
+        parse_checkpoint(data, "mine.pth", SPECS)
     assert not list(tmp_path.iterdir())
     torch.load(io.BytesIO(data), weights_only=False)
     assert [each.name for each in tmp_path.iterdir()] == ["owned"]  # it would have worked
@@ -193,7 +193,7 @@ def test_a_payload_is_not_run(legacy: bool, good: StateDict, tmp_path: Path, mon
 )
 def test_no_checkpoint_at_all(content: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        parse_checkpoint(content, "mine.pth")
+        parse_checkpoint(content, "mine.pth", SPECS)
 
 
 def test_a_name_in_the_file_cannot_write_to_the_terminal() -> None:
@@ -203,7 +203,7 @@ def test_a_name_in_the_file_cannot_write_to_the_terminal() -> None:
         file.writestr("archive/version", b"3\n")
         file.writestr("archive/byteorder", b"little")
     with pytest.raises(CheckpointError, match="system") as caught:
-        parse_checkpoint(buffer.getvalue(), "mine.pth")
+        parse_checkpoint(buffer.getvalue(), "mine.pth", SPECS)
     assert str(caught.value).isprintable()
 
 
@@ -213,25 +213,25 @@ class TestNearMisses:
     def test_folded(self, model: ShuffleNetV2) -> None:
         folded = deploy(model.eval()).state_dict()
         with pytest.raises(CheckpointError, match=r"looks like the folded deploy form.*ask for deploy=True"):
-            parse_checkpoint(checkpoint_bytes(folded), "mine.pth")
+            parse_checkpoint(checkpoint_bytes(folded), "mine.pth", SPECS)
 
     @pytest.mark.parametrize("key", ["model", "state_dict", "net"])
     def test_wrapped(self, key: str, good: StateDict) -> None:
         wrapped = {"epoch": 3, key: good, "optimizer": {"lr": 0.1}} if key == "model" else {key: good}
         with pytest.raises(CheckpointError, match=rf"is a wrapped checkpoint .*\['{key}'\]"):
-            parse_checkpoint(checkpoint_bytes(wrapped), "mine.pth")
+            parse_checkpoint(checkpoint_bytes(wrapped), "mine.pth", SPECS)
 
     @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
     def test_prefixed(self, prefix: str, good: StateDict) -> None:
         prefixed = {prefix + key: tensor for key, tensor in good.items()}
         with pytest.raises(CheckpointError, match=rf"keys that begin with '{prefix}'.*removeprefix"):
-            parse_checkpoint(checkpoint_bytes(prefixed), "mine.pth")
+            parse_checkpoint(checkpoint_bytes(prefixed), "mine.pth", SPECS)
 
     def test_a_whole_model(self, model: ShuffleNetV2) -> None:
         buffer = io.BytesIO()
         torch.save(model, buffer)
         with pytest.raises(CheckpointError, match=r"torch.save\(model.state_dict\(\)"):
-            parse_checkpoint(buffer.getvalue(), "mine.pth")
+            parse_checkpoint(buffer.getvalue(), "mine.pth", SPECS)
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -246,7 +246,7 @@ class TestNearMisses:
         buffer = io.BytesIO()
         torch.save(content, buffer)
         with pytest.raises(CheckpointError, match=message):
-            parse_checkpoint(buffer.getvalue(), "mine.pth")
+            parse_checkpoint(buffer.getvalue(), "mine.pth", SPECS)
 
 
 DESCRIPTION = Description(
@@ -272,8 +272,8 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> StateDict:
 
 @pytest.mark.parametrize("description", [DESCRIPTION, replace(DESCRIPTION, metrics=None)])
 def test_a_description_comes_back(description: Description, described: StateDict) -> None:
-    content = {**described, **checkpoints.describe(description)}
-    assert parse_checkpoint(checkpoint_bytes(content), "best.pth").description == description
+    content = {**described, **to_json(description)}
+    assert parse_checkpoint(checkpoint_bytes(content), "best.pth", SPECS).description == description
 
 
 def change(*path: str, to: Any) -> Callable[[StateDict], StateDict]:
@@ -353,7 +353,7 @@ class TestAFileOfOnesOwn:
             entrypoints.shufflenet_v2_x0_5(weights="/dev/zero")
 
     def test_an_enormous_file_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sources, "MAX_BYTES", 1000)
+        monkeypatch.setattr(checkpoints, "MAX_BYTES", 1000)
         (tmp_path / "best.pth").write_bytes(b"x" * 1001)
         with pytest.raises(CheckpointError, match="is larger than 1,000 bytes"):
             entrypoints.shufflenet_v2_x0_5(weights=tmp_path / "best.pth")
@@ -395,7 +395,7 @@ def test_mutants_of_a_checkpoint(legacy: bool, model: ShuffleNetV2, good: StateD
     for mutant in mutants(data, 400, seed=legacy):
         before = snapshot(model)
         try:
-            load(model, parse_checkpoint(mutant, "mutant.pth"))
+            load(model, parse_checkpoint(mutant, "mutant.pth", SPECS))
         except CheckpointError:
             refused += 1
             after = snapshot(model)
@@ -414,4 +414,4 @@ def test_a_flipped_bit_that_torch_does_not_notice(good: StateDict) -> None:
     loaded = torch.load(io.BytesIO(bytes(flipped)), weights_only=True)
     assert not torch.equal(
         loaded["fc.weight"], good["fc.weight"]
-    )  # so the fault is real; test_cache.py shows the guard
+    )  # so the fault is real; test_store.py shows the guard

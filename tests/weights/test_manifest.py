@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT
 from support.fault_rows import fault
 
+from shufflenetv2 import package
 from shufflenetv2.errors import ManifestError
 from shufflenetv2.network.model import SPECS
-from shufflenetv2.weights import manifest
 from shufflenetv2.weights.manifest import load_manifest, parse_manifest, read_categories
 
 TEXT = (ROOT / "weights.json").read_text(encoding="utf-8")
@@ -58,12 +58,12 @@ def test_nothing_is_read_or_fetched_before_the_manifest_is_valid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from shufflenetv2 import entrypoints
-    from shufflenetv2.weights import obtain as download
+    from shufflenetv2.weights import store
 
     (tmp_path / "weights.json").write_text(edited(lambda entry: entry.update(file="../x")))
-    monkeypatch.setattr(manifest, "PACKAGE", tmp_path)
+    monkeypatch.setattr(package, "PACKAGE", tmp_path)
     asked: list[object] = []
-    monkeypatch.setattr(download, "read_verified", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(store, "read_verified", lambda *arguments: asked.append(arguments))
     load_manifest.cache_clear()
     try:
         with pytest.raises(ManifestError, match="'file' must be a bare file name"):
@@ -169,21 +169,22 @@ class TestWhereItIs:
     """Inside the package, or beside it in a checkout: nowhere else, whatever the environment says."""
 
     @pytest.fixture
-    def package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        package = tmp_path / "shufflenetv2"
-        package.mkdir()
-        monkeypatch.setattr(manifest, "PACKAGE", package)
-        return package
+    def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        place = tmp_path / "shufflenetv2"
+        place.mkdir()
+        monkeypatch.setattr(package, "PACKAGE", place)
+        monkeypatch.setattr(package, "CHECKOUT", tmp_path)
+        return place
 
-    def test_beside_the_package_only_if_it_is_a_checkout(self, package: Path) -> None:
-        (package.parent / "weights.json").write_text(TEXT)
+    def test_beside_the_package_only_if_it_is_a_checkout(self, place: Path) -> None:
+        (place.parent / "weights.json").write_text(TEXT)
         with pytest.raises(ManifestError, match=r"weights.json is missing: .* install again"):
-            manifest.manifest_path()
-        (package.parent / "hubconf.py").touch()
-        assert manifest.manifest_path() == package.parent / "weights.json"
+            package.manifest_path()
+        (place.parent / "hubconf.py").touch()
+        assert package.manifest_path() == place.parent / "weights.json"
 
-    def test_inside_the_package_first(self, package: Path) -> None:
-        for directory in (package, package.parent):
+    def test_inside_the_package_first(self, place: Path) -> None:
+        for directory in (place, place.parent):
             (directory / "weights.json").write_text(TEXT)
-        (package.parent / "hubconf.py").touch()
-        assert manifest.manifest_path() == package / "weights.json"
+        (place.parent / "hubconf.py").touch()
+        assert package.manifest_path() == place / "weights.json"

@@ -21,11 +21,9 @@ from support.fault_rows import fault
 from support.fault_server import Exchange, FaultServer, answer, head, until
 
 from shufflenetv2.errors import CacheError, DownloadError, IntegrityError
-from shufflenetv2.weights import download as fetching
-from shufflenetv2.weights import obtain as download
-from shufflenetv2.weights import store as cache
+from shufflenetv2.weights import download, store
 from shufflenetv2.weights.manifest import Entry
-from shufflenetv2.weights.obtain import cache_path, fetch, fetch_to_cache
+from shufflenetv2.weights.store import Action, Flaw, decide, fetch, fetch_to_cache, local_path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BODY = random.Random(0).randbytes(100_000)
@@ -39,7 +37,7 @@ needs_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, r
 @pytest.fixture
 def home(own_network: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The torch home, empty; the limits are short."""
-    monkeypatch.setattr(fetching, "BACKOFF_SECONDS", 0.02)
+    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.02)
     return own_network
 
 
@@ -54,6 +52,24 @@ def entry(make_entry: MakeEntry, server: FaultServer, home: Path) -> Entry:
     return make_entry(BODY, server.url())
 
 
+@pytest.mark.parametrize(
+    ("flaw", "bundled", "offline", "action"),
+    [
+        (None, False, False, Action.USE),
+        (None, True, True, Action.USE),
+        (FileNotFoundError(), False, False, Action.FETCH),
+        (IntegrityError(), False, False, Action.REPLACE),
+        (CacheError(), False, False, Action.REPLACE),
+        (FileNotFoundError(), False, True, Action.REFUSE),
+        (IntegrityError(), False, True, Action.REFUSE),
+        (FileNotFoundError(), True, False, Action.REFUSE),
+        (IntegrityError(), True, False, Action.REFUSE),
+    ],
+)
+def test_the_decision(flaw: Flaw | None, bundled: bool, offline: bool, action: Action) -> None:
+    assert decide(flaw, bundled=bundled, offline=offline) is action
+
+
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
@@ -66,7 +82,7 @@ def loads_with_one_warning(entry: Entry, caplog: pytest.LogCaptureFixture, *word
     """``fetch`` warns once and returns the bytes; ``fetch_to_cache`` fails for the same reason."""
     assert fetch(entry, progress=False) == BODY
     (warning,) = warnings(caplog)
-    for word in (*words, str(cache_path(entry)), "Set TORCH_HOME", "loaded from memory"):
+    for word in (*words, str(local_path(entry)), "Set TORCH_HOME", "loaded from memory"):
         assert word in warning
     with pytest.raises(CacheError) as caught:
         fetch_to_cache(entry, progress=False)
@@ -90,7 +106,7 @@ def file_size_limit(size: int) -> Iterator[None]:
 def test_a_file_size_limit(entry: Entry, caplog: pytest.LogCaptureFixture) -> None:
     with file_size_limit(50_000):
         loads_with_one_warning(entry, caplog, os.strerror(errno.EFBIG), "100000 bytes needed")
-    assert listing(cache_path(entry).parent) == []
+    assert listing(local_path(entry).parent) == []
 
 
 @pytest.fixture
@@ -113,7 +129,7 @@ def test_a_full_disk(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(full_disk))
     loads_with_one_warning(entry, caplog, os.strerror(errno.ENOSPC), "100000 bytes needed", "65536 free")
-    assert listing(cache_path(entry).parent) == []
+    assert listing(local_path(entry).parent) == []
 
 
 @pytest.fixture
@@ -135,7 +151,7 @@ def as_nobody(ca_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
 def test_a_cache_that_cannot_be_written(
     entry: Entry, as_nobody: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    directory = cache_path(entry).parent
+    directory = local_path(entry).parent
     directory.mkdir(parents=True)
     directory.chmod(0o555)
     as_nobody()
@@ -145,8 +161,9 @@ def test_a_cache_that_cannot_be_written(
 
 READ_ONLY = """
 import os, sys
-from shufflenetv2.weights.manifest import Entry, Metrics, Preprocess
-from shufflenetv2.weights.obtain import fetch
+from shufflenetv2.description import Metrics, Preprocess
+from shufflenetv2.weights.manifest import Entry
+from shufflenetv2.weights.store import fetch
 os.setgid({nobody})
 os.setuid({nobody})
 seen = []
@@ -173,7 +190,7 @@ def run(code: str, **options: object) -> "subprocess.CompletedProcess[str]":
 @needs_root
 @fault(21, "read-only cache, file present", "loads; writes nothing, locks nothing, asks no network")
 def test_a_hit_in_a_read_only_cache(entry: Entry, as_nobody: Callable[[], None], server: FaultServer) -> None:
-    path = cache_path(entry)
+    path = local_path(entry)
     path.parent.mkdir(parents=True)
     path.write_bytes(BODY)
     path.parent.chmod(0o555)
@@ -192,10 +209,10 @@ def test_a_cache_path_that_is_a_file(entry: Entry, home: Path, caplog: pytest.Lo
 
 HOMELESS = """
 import os, sys
-from shufflenetv2.weights.manifest import Entry, Metrics, Preprocess
-from shufflenetv2.weights import download as fetching  # as root
-from shufflenetv2 import who can read it
-from shufflenetv2.weights.obtain import fetch
+from shufflenetv2.description import Metrics, Preprocess
+from shufflenetv2.weights.manifest import Entry
+from shufflenetv2.weights import download  # as root, who can read it
+from shufflenetv2.weights.store import fetch
 for name in ("HOME", "TORCH_HOME", "XDG_CACHE_HOME"):
     os.environ.pop(name, None)
 os.chdir({place!r})
@@ -225,15 +242,16 @@ def test_no_home(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", unknown)
     monkeypatch.chdir(tmp_path)
-    assert str(cache_path(entry)).startswith("~")
+    assert str(local_path(entry)).startswith("~")
     loads_with_one_warning(entry, caplog, "no home directory is known")
     assert listing(tmp_path) == []
 
 
 FETCH = """
 import os, time
-from shufflenetv2.weights.manifest import Entry, Metrics, Preprocess
-from shufflenetv2.weights.obtain import fetch
+from shufflenetv2.description import Metrics, Preprocess
+from shufflenetv2.weights.manifest import Entry
+from shufflenetv2.weights.store import fetch
 flush = os.fsync
 def slow_flush(descriptor):
     print("writing", flush=True)
@@ -277,15 +295,15 @@ def test_killed_in_mid_download(number: signal.Signals, make_entry: MakeEntry, h
             assert half_sent.wait(30)
             process.send_signal(number)
             assert process.wait() == -number
-        assert not cache_path(entry).parent.exists()
+        assert not local_path(entry).parent.exists()
         assert fetch(entry, progress=False) == BODY
         until(lambda: server.faults == 2)
-    assert listing(cache_path(entry).parent) == ["weights.pth"]
+    assert listing(local_path(entry).parent) == ["weights.pth"]
 
 
 @fault(23, "SIGKILL in mid-write", "the next call works; our temporary files are swept when a day old, no one else's")
 def test_killed_in_mid_write(entry: Entry) -> None:
-    directory = cache_path(entry).parent
+    directory = local_path(entry).parent
     with child(FETCH.format(slow_flush=True, entry=entry)) as process:
         assert process.stdout
         assert process.stdout.readline() == "writing\n"
@@ -304,7 +322,7 @@ def test_killed_in_mid_write(entry: Entry) -> None:
     (directory / left.replace("weights", "a.directory")).mkdir()
     for name in listing(directory):
         os.utime(directory / name, (two_days_ago, two_days_ago))
-    cache_path(entry).unlink()
+    local_path(entry).unlink()
     assert fetch(entry, progress=False) == BODY
     assert set(listing(directory)) == {*foreign, "weights.pth", left.replace("weights", "a.directory")}
 
@@ -332,14 +350,14 @@ def test_interrupted_in_mid_write(entry: Entry, monkeypatch: pytest.MonkeyPatch)
     there: list[list[str]] = []
 
     def interrupted(descriptor: int) -> None:
-        there.append(listing(cache_path(entry).parent))
+        there.append(listing(local_path(entry).parent))
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch(entry, progress=False)
     assert len(there[0]) == 1
-    assert listing(cache_path(entry).parent) == []
+    assert listing(local_path(entry).parent) == []
 
 
 @fault(
@@ -347,7 +365,7 @@ def test_interrupted_in_mid_write(entry: Entry, monkeypatch: pytest.MonkeyPatch)
     evidence="order observed",
 )  # fmt: skip
 def test_the_order_of_writing(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = cache_path(entry)
+    path = local_path(entry)
     calls: list[object] = []
     flush, replace = os.fsync, os.replace
 
@@ -375,14 +393,15 @@ def test_the_umask_decides_who_may_read(umask: int, entry: Entry) -> None:
         fetch(entry, progress=False)
     finally:
         os.umask(before)
-    assert stat.S_IMODE(cache_path(entry).stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE(local_path(entry).stat().st_mode) == 0o666 & ~umask
 
 
 CROWD = """
 import os, sys, traceback
-from shufflenetv2.weights.manifest import Entry, Metrics, Preprocess
-from shufflenetv2.weights import download as fetching
-from shufflenetv2.weights.obtain import fetch
+from shufflenetv2.description import Metrics, Preprocess
+from shufflenetv2.weights.manifest import Entry
+from shufflenetv2.weights import download
+from shufflenetv2.weights.store import fetch
 wait, go = os.pipe()
 children = []
 for number in range(16):
@@ -418,8 +437,8 @@ def test_a_crowd_on_a_cold_cache(make_entry: MakeEntry, home: Path, tls) -> None
         ran = run(CROWD.format(entry=entry), timeout=120)
         assert (ran.stdout, ran.stderr) == (f"{[0] * 16}\n", "")
         assert server.faults == 16
-    assert listing(cache_path(entry).parent) == ["weights.pth"]
-    assert cache_path(entry).read_bytes() == BODY
+    assert listing(local_path(entry).parent) == ["weights.pth"]
+    assert local_path(entry).read_bytes() == BODY
 
 
 def put_file(data: bytes) -> Callable[[Path], None]:
@@ -459,7 +478,7 @@ def test_something_else_in_the_cache(
     put: Callable[[Path], None], what: str, entry: Entry, server: FaultServer, make_entry: MakeEntry,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    path = cache_path(entry)
+    path = local_path(entry)
     path.parent.mkdir(parents=True)
     put(path)
     before = os.lstat(path)
@@ -492,7 +511,7 @@ def test_something_else_in_the_cache(
 def test_a_directory_in_the_cache(
     entry: Entry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache_path(entry).mkdir(parents=True)
+    local_path(entry).mkdir(parents=True)
     assert fetch(entry, progress=False) == BODY
     assert "is a directory" in warnings(caplog)[0]
     assert "could not be written" in warnings(caplog)[1]
@@ -501,13 +520,13 @@ def test_a_directory_in_the_cache(
     monkeypatch.setenv("SHUFFLENETV2_OFFLINE", "1")
     with pytest.raises(IntegrityError, match="is a directory"):
         fetch(entry)
-    assert listing(cache_path(entry).parent) == ["weights.pth"]
-    assert cache_path(entry).is_dir()
+    assert listing(local_path(entry).parent) == ["weights.pth"]
+    assert local_path(entry).is_dir()
 
 
 @fault(29, "target is a link", "followed: shared caches use them, and the hash decides; a dangling one is replaced")
 def test_a_link_in_the_cache(entry: Entry, server: FaultServer, tmp_path: Path) -> None:
-    path = cache_path(entry)
+    path = local_path(entry)
     path.parent.mkdir(parents=True)
     put_dangling_link(path)
     assert fetch(entry, progress=False) == BODY
@@ -524,7 +543,7 @@ def test_a_link_in_the_cache(entry: Entry, server: FaultServer, tmp_path: Path) 
 def test_an_unreadable_file_is_fetched_anew(
     entry: Entry, as_nobody: Callable[[], None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = cache_path(entry)
+    path = local_path(entry)
     path.parent.mkdir(parents=True)
     path.write_bytes(BODY)
     path.chmod(0)
@@ -558,13 +577,13 @@ def test_offline(entry: Entry, server: FaultServer, home: Path, monkeypatch: pyt
     with pytest.raises(DownloadError) as caught:
         fetch(entry)
     assert time.monotonic() - started < 5
-    for word in ("SHUFFLENETV2_OFFLINE", "weights.pth", entry.sha256, "100000 bytes", str(cache_path(entry).parent)):
+    for word in ("SHUFFLENETV2_OFFLINE", "weights.pth", entry.sha256, "100000 bytes", str(local_path(entry).parent)):
         assert word in str(caught.value)
     assert not home.exists()
-    cache_path(entry).parent.mkdir(parents=True)
-    cache_path(entry).write_bytes(BODY)  # as the message said
+    local_path(entry).parent.mkdir(parents=True)
+    local_path(entry).write_bytes(BODY)  # as the message said
     assert fetch(entry) == BODY
-    assert fetch_to_cache(entry) == cache_path(entry)
+    assert fetch_to_cache(entry) == local_path(entry)
     assert server.connections == 0
 
 
@@ -589,7 +608,7 @@ class TestATargetThatIsOpenOnWindows:
             replace(source, target)
 
         monkeypatch.setattr(os, "replace", denied)
-        monkeypatch.setattr(cache, "REPLACE_SECONDS", 0.001)
+        monkeypatch.setattr(store, "REPLACE_SECONDS", 0.001)
         return calls
 
     @fault(36, "Windows: target open", "replaced again after a moment", evidence="order observed")
@@ -600,17 +619,17 @@ class TestATargetThatIsOpenOnWindows:
         assert fetch(entry, progress=False) == BODY
         assert len(calls) == 3
         assert warnings(caplog) == []
-        assert listing(cache_path(entry).parent) == ["weights.pth"]
+        assert listing(local_path(entry).parent) == ["weights.pth"]
 
     @fault(36, "Windows: target open, with the same bytes", "verified and accepted", evidence="order observed")
     def test_what_another_process_wrote_is_accepted(
         self, entry: Entry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        calls = self.deny(monkeypatch, times=99, meanwhile=lambda: cache_path(entry).write_bytes(BODY))
+        calls = self.deny(monkeypatch, times=99, meanwhile=lambda: local_path(entry).write_bytes(BODY))
         assert fetch(entry, progress=False) == BODY
         assert len(calls) == 1
         assert warnings(caplog) == []
-        assert listing(cache_path(entry).parent) == ["weights.pth"]
+        assert listing(local_path(entry).parent) == ["weights.pth"]
 
     @fault(36, "Windows: target open for good", HOME_LIKE_BEFORE, evidence="order observed")
     def test_after_some_tries_it_is_an_unwritable_cache(
@@ -618,29 +637,28 @@ class TestATargetThatIsOpenOnWindows:
     ) -> None:
         calls = self.deny(monkeypatch, times=99)
         loads_with_one_warning(entry, caplog, "The process cannot access the file")
-        assert len(calls) == 2 * cache.REPLACE_TRIES
-        assert listing(cache_path(entry).parent) == []
+        assert len(calls) == 2 * store.REPLACE_TRIES
+        assert listing(local_path(entry).parent) == []
 
 
 class TestBundled:
     @pytest.fixture
     def bundled(self, make_entry: MakeEntry, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
-        monkeypatch.setattr(download, "PACKAGE", tmp_path)
-        (tmp_path / "bundled").mkdir()
-        (tmp_path / "bundled" / "small.pth").write_bytes(BODY)
+        monkeypatch.setattr(store, "BUNDLED", tmp_path)
+        (tmp_path / "small.pth").write_bytes(BODY)
         return make_entry(BODY, path="small.pth")
 
     def test_it_is_read_from_the_package(self, bundled: Entry, home: Path, tmp_path: Path) -> None:
         assert fetch(bundled) == BODY
-        assert fetch_to_cache(bundled) == tmp_path / "bundled" / "small.pth"
+        assert fetch_to_cache(bundled) == tmp_path / "small.pth"
         assert not home.exists()
 
     def test_it_is_verified_like_any_other(self, bundled: Entry, tmp_path: Path) -> None:
-        (tmp_path / "bundled" / "small.pth").write_bytes(FLIPPED)
+        (tmp_path / "small.pth").write_bytes(FLIPPED)
         with pytest.raises(IntegrityError, match=r"small.pth is not the file .* install it again"):
             fetch(bundled)
 
     def test_it_is_missing(self, bundled: Entry, tmp_path: Path) -> None:
-        (tmp_path / "bundled" / "small.pth").unlink()
+        (tmp_path / "small.pth").unlink()
         with pytest.raises(CacheError, match=r"small.pth is missing, although .* install it again"):
             fetch(bundled)

@@ -1,0 +1,108 @@
+"""What surrounds the code: its name, revision, files, log and optional packages, and how its objects are rebuilt.
+
+A checkout, GitHub's archive, a wheel and the hub's private alias differ here and nowhere else.
+"""
+
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from .errors import ManifestError
+
+NAME = "shufflenetv2"
+PACKAGE = Path(__file__).resolve().parent
+BUNDLED = PACKAGE / "bundled"  # weights files that need no network
+CATEGORIES = PACKAGE / "categories"
+CHECKOUT = PACKAGE.parent  # or the archive that torch.hub unpacked; in a wheel's place, site-packages
+
+# The commit this copy was archived from; empty in a work tree, filled in by `git archive` (see .gitattributes).
+_STAMP = "$Format:%h %cs$"
+REVISION = "" if _STAMP.startswith("$") else _STAMP
+
+logger = logging.getLogger(NAME)
+
+
+def manifest_path() -> Path:
+    """``weights.json``: inside the package in a wheel, else beside ``hubconf.py``.
+
+    Raises:
+        ManifestError: it is in neither place.
+    """
+    inside, beside = PACKAGE / "weights.json", CHECKOUT / "weights.json"
+    if inside.is_file():
+        return inside
+    if beside.is_file() and (CHECKOUT / "hubconf.py").is_file():
+        return beside
+    raise ManifestError(f"weights.json is missing: expected {inside}, or {beside} beside hubconf.py; install again")
+
+
+def sample_photos() -> list[Path]:
+    """The sample photos: inside the package in a wheel, else in ``images/`` of the checkout or archive."""
+    inside = PACKAGE / "samples"
+    return sorted((inside if inside.is_dir() else CHECKOUT / "images").glob("*.jpg"))
+
+
+def missing(requirements: Iterable[str]) -> list[str]:
+    """Those of the ``requirements``, as pip takes them (``"pillow>=12.3"``), whose package is not installed."""
+    modules = {each: each.partition(">")[0] for each in requirements}
+    return [each for each, name in modules.items() if not importlib.util.find_spec({"pillow": "PIL"}.get(name, name))]
+
+
+def require(purpose: str, *requirements: str) -> None:
+    """Refuse to go on without optional packages.
+
+    Raises:
+        ImportError: naming ``purpose``, the packages that are missing, and the line for pip.
+    """
+    lacking = missing(requirements)
+    if lacking:
+        names = ", ".join(each.partition(">")[0] for each in lacking)
+        quoted = " ".join(f"'{each}'" if ">" in each else each for each in lacking)
+        are = "is" if len(lacking) == 1 else "are"
+        raise ImportError(f"{purpose} needs {names}, which {are} not installed; type: pip install {quoted}")
+
+
+def limit(variable: str, default: float) -> float:
+    """A bound that users may raise: the number in the environment's ``variable``, else ``default``.
+
+    Raises:
+        ValueError: it is set to something else than a number above 0.
+    """
+    text = os.environ.get(variable, "").strip()
+    with suppress(ValueError):
+        value = float(text or default)
+        if 0 < value < float("inf"):
+            return value
+    raise ValueError(f"the environment variable {variable} must be a number above 0, got {text!r:.40}")
+
+
+def progress_bar(total: int, unit: str, *, shown: bool | None = None, **options: Any) -> Any:
+    """A bar on stderr: tqdm's where it is installed, else the plain one that torch.hub shows.
+
+    ``shown=None`` is the rule for commands: on a terminal only, so that a log file gets lines alone.
+    """
+    import torch.hub  # `--help` need not wait for torch
+
+    shown = sys.stderr.isatty() if shown is None else shown
+    return torch.hub.tqdm(total=total, unit=unit, disable=not shown, **options)  # type: ignore[attr-defined]
+
+
+def made_by_hub() -> bool:
+    """Whether this copy of the package was imported by ``hubconf.py`` under its private name."""
+    return __name__.partition(".")[0] != NAME
+
+
+def hub_call(entry_point: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+    """A ``__reduce__`` value: load ``entry_point`` with these arguments from this copy's directory.
+
+    The private name cannot be imported in another process, a spawned DataLoader worker for one; ``torch.hub`` can.
+    """
+    import torch.hub
+
+    return partial(torch.hub.load, source="local", **kwargs), (str(CHECKOUT), entry_point, *args)
