@@ -101,3 +101,16 @@ def above_zero(text: str) -> float:
 
 def from_zero(text: str) -> float:
     return bounded(float, text, 0, 1e6, "at least 0")
+
+
+def add_workers(
+    parser: argparse._ActionsContainer,
+    what: str = "threads",
+    kind: Callable[[str], int] = positive,
+    default: int | None = None,
+    more: str = "",
+) -> None:
+    """``--workers``: ``what`` decodes photos while the model computes; ``more`` is said of the number."""
+    shown = "one a core" if default is None else default
+    help_text = f"{what} that decode photos, for each process that computes{more} (default: {shown})"
+    parser.add_argument("--workers", type=kind, default=default, metavar="N", help=help_text)
