@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from ..description import Preprocess
 from ..errors import ImageError
@@ -22,7 +21,7 @@ from ..photos.transform import open_photo
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The choices of the command line.
+    """How training changes the photos: options of ``train``, and their defaults.
 
     ``photo_size`` asks for photos of that many pixels a side, shifted by up to an eighth and then enlarged to the
     training size; ``None`` cuts a random part of at least ``min_scale`` of the area out of the full photo.
@@ -31,8 +30,8 @@ class Augmentation:
     photo_size: int | None = None
     min_scale: float = 0.25
     flip: bool = True
-    trivial: bool = False
-    erase: float = 0.0
+    trivial_augment: bool = False
+    random_erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
 
@@ -45,20 +44,24 @@ class TrainingPhotos(Dataset[tuple[Tensor | ImageError, int]]):
     """
 
     def __init__(self, photos: LabelledPhotos, augmentation: Augmentation, size: int) -> None:
+        from torchvision.transforms import v2  # `train --help` works without it
+
         self.photos = photos
         steps: list[nn.Module] = []
         if augmentation.photo_size is None:
             steps.append(v2.RandomResizedCrop(size, scale=(augmentation.min_scale, 1.0), antialias=True))
         else:
             steps += [v2.Resize(augmentation.photo_size, antialias=True), v2.CenterCrop(augmentation.photo_size)]
-        if augmentation.trivial:
+        if augmentation.trivial_augment:
             steps.append(v2.TrivialAugmentWide())
         steps.append(v2.PILToTensor())
-        if augmentation.erase:
-            steps.append(v2.RandomErasing(augmentation.erase))
+        if augmentation.random_erasing:
+            steps.append(v2.RandomErasing(augmentation.random_erasing))
         self.transform = v2.Compose(steps)
         # The common case of photos that have the size asked for costs only its decoding.
-        plain = augmentation.photo_size is not None and not (augmentation.trivial or augmentation.erase)
+        plain = augmentation.photo_size is not None and not (
+            augmentation.trivial_augment or augmentation.random_erasing
+        )
         self.ready_size = (augmentation.photo_size, augmentation.photo_size) if plain else None
 
     def __len__(self) -> int:
@@ -97,10 +100,11 @@ class BatchTransform:
     """
 
     def __init__(self, augmentation: Augmentation, preprocess: Preprocess, num_classes: int) -> None:
+        from torchvision.transforms import v2
+
         self.augmentation = augmentation
-        self.mean = [255 * each for each in preprocess.mean]
-        self.std = [255 * each for each in preprocess.std]
-        mixers: list[v2.Transform] = []
+        self.mean, self.std = (255 * torch.tensor(each).view(3, 1, 1) for each in (preprocess.mean, preprocess.std))
+        mixers: list[nn.Module] = []
         if augmentation.mixup:
             mixers.append(v2.MixUp(alpha=augmentation.mixup, num_classes=num_classes))
         if augmentation.cutmix:
@@ -117,7 +121,7 @@ class BatchTransform:
         batch = images.to(torch.float32)
         if batch.shape[-1] != size:
             batch = F.interpolate(batch, (size, size), mode="bilinear", align_corners=False)
-        batch = v2.functional.normalize(batch, self.mean, self.std)
+        batch = batch.sub_(self.mean.to(batch.device)).div_(self.std.to(batch.device))
         if self.mix is not None:
             batch, labels = self.mix(batch, labels)
         return batch, labels

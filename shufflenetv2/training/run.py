@@ -1,24 +1,24 @@
 """The folder of one training run: what is in it, when it is written, how a run is taken up again.
 
 ``last.pth`` is the state after the last whole epoch, ``best.pth`` the model that did best in validation (without
-validation, the last one), ``log.csv`` and ``curves.png`` the history. Each file appears whole or not at all.
+validation, the last one), ``log.csv`` the history, ``curves.png`` its picture, drawn at the end. Each file appears
+whole or not at all.
 """
 
 import csv
 import dataclasses
 import io
-import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from ..commands.evaluate import Counts, count_hits
 from ..description import Description, Metrics
 from ..errors import CheckpointError, TrainingError
-from ..network.model import ShuffleNetV2
+from ..files import write_whole
+from ..package import progress_bar
 from ..photos.labelled import LabelledPhotos
 from ..photos.transform import PhotoTransform
 from ..weights.checkpoint import load_plain, save_whole, write_checkpoint
@@ -66,16 +66,19 @@ class RunFolder:
         trainer, group = self.trainer, self.trainer.group
         self._open(resume)
         left = (trainer.recipe.epochs - trainer.epoch) * trainer.steps
-        # None: a bar on a terminal only; a log file gets the line that each epoch ends with.
-        with tqdm(total=left, unit="step", disable=None if group.leads else True, dynamic_ncols=True) as bar:
+        with progress_bar(left, "step", shown=None if group.leads else False, dynamic_ncols=True) as bar:
             while trainer.epoch < trainer.recipe.epochs:
                 bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}", refresh=False)
                 result = trainer.run_epoch(bar)
                 counts = self._validate()
                 if group.leads:
-                    self._save(result, counts)
+                    with self._writing(f"the results of epoch {result.epoch}"):
+                        self._save(result, counts)
                     bar.write(self._line(result, counts), file=sys.stderr)
                 group.wait()
+        if group.leads:
+            with self._writing("curves.png"):
+                write_whole(self.path / "curves.png", curves(self.history))
 
     def _open(self, resume: bool) -> None:
         last = self.path / "last.pth"
@@ -105,15 +108,11 @@ class RunFolder:
         """What the averaged weights score, counted by all processes together."""
         if self.val is None:
             return None
-        trainer, group = self.trainer, self.trainer.group
-        model = ShuffleNetV2(trainer.model.spec, trainer.model.num_classes, trainer.model.in_channels)
-        model.load_state_dict(trainer.average.state_dict)
-        model.to(group.device).eval()
-        transform = PhotoTransform(self.description.preprocess)
-        return count_hits(model, transform, self.val, group, workers=trainer.recipe.workers or 1)
+        model, transform = self.trainer.average.module.eval(), PhotoTransform(self.description.preprocess)
+        return count_hits(model, transform, self.val, self.trainer.group, workers=self.trainer.recipe.workers or 1)
 
     def _save(self, result: EpochResult, counts: Counts | None) -> None:
-        row = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+        row = dataclasses.asdict(result)
         metrics = None
         accuracy = 0.0
         if counts and self.val:
@@ -129,17 +128,20 @@ class RunFolder:
         better = accuracy >= self.best
         self.best = max(accuracy, self.best)
         state = {"format": FORMAT, "settings": self.settings, "history": self.history, "best": self.best}
+        if better:
+            description = dataclasses.replace(self.description, metrics=metrics)
+            write_checkpoint(self.path / "best.pth", self.trainer.average.module.state_dict(), description)
+        save_whole(self.path / "last.pth", {**state, **self.trainer.state()})
+        write_whole(self.path / "log.csv", table(self.history).encode())
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
         try:
-            if better:
-                description = dataclasses.replace(self.description, metrics=metrics)
-                write_checkpoint(self.path / "best.pth", self.trainer.average.state_dict, description)
-            save_whole(self.path / "last.pth", {**state, **self.trainer.state()})
-            _write(self.path / "log.csv", table(self.history).encode())
-            _write(self.path / "curves.png", curves(self.history))
+            yield
         except (OSError, RuntimeError) as error:  # torch.save wraps some of the system's errors
             raise TrainingError(
-                f"the results of epoch {result.epoch} cannot be written to {self.path}: {error}. What was written "
-                "before is intact: make room, then --resume"
+                f"{what} cannot be written to {self.path}: {error}. What was written before is intact: make room, then "
+                "--resume"
             ) from error
 
     def _line(self, result: EpochResult, counts: Counts | None) -> str:
@@ -165,6 +167,8 @@ def table(history: list[dict[str, float | int]]) -> str:
 
 def curves(history: list[dict[str, float | int]]) -> bytes:
     """Loss and accuracy against the epoch, as a PNG."""
+    from matplotlib.figure import Figure  # it takes a second, and `train --help` works without it
+
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -178,12 +182,3 @@ def curves(history: list[dict[str, float | int]]) -> bytes:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=100)
     return image.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,12 +1,17 @@
 """The training loop: epochs of steps, and the state from which the next epoch can be repeated exactly.
 
-Every random choice of an epoch is seeded by the seed and the epoch's number alone, so an interrupted run is continued
-from the last finished epoch as if nothing had happened: bit for bit, on the CPU with one process.
+Every random choice of an epoch is seeded by the seed and the epoch's number alone, so an interrupted run goes on after
+its last finished epoch as if nothing had happened: bit for bit, on the CPU with one process. Learning rate and image
+size are functions of ``progress``, the part of all steps that lies behind (0 to 1), so a run that is resumed with
+another number of epochs continues at the same epoch of the new schedule.
 """
 
+import hashlib
+import itertools
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,38 +19,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
-from tqdm import tqdm
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, DistributedSampler
 
+from ..description import Preprocess
 from ..devices import Group
 from ..errors import ImageError, TrainingError
 from ..network.model import ShuffleNetV2
 from ..photos.labelled import LabelledPhotos
 from .augment import Augmentation, BatchTransform, TrainingPhotos, collate
-from .optimization import MovingAverage, freeze_backbone, rate_factor, sgd, size_at, train_mode
 
 CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; ``sizes`` are image sizes and the parts of the schedule they are used for."""
+    """How to train: options of ``train``, and their defaults."""
 
-    epochs: int
-    batch_size: int  # photos a step and process
-    sizes: tuple[tuple[int, float], ...]
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    sizes: tuple[tuple[int, float], ...]  # of images, and the part of the schedule that each is used for
+    epochs: int = 30
+    batch_size: int = 64  # photos computed at once by each process
+    accumulate: int = 1  # batches a step
+    lr: float = 0.05
+    decay: str = "cosine"
     warmup: float = 0.1
-    decay: str = "linear"
+    momentum: float = 0.9
+    weight_decay: float = 5e-5
     label_smoothing: float = 0.1
-    ema: float = 0.0
-    accumulate: int = 1
+    ema: float = 0.99
     freeze_backbone: bool = False
+    workers: int = 2
     amp: bool = False
     channels_last: bool = False
-    workers: int = 0
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -69,27 +74,30 @@ class Trainer:
     Args:
         model: on the group's device.
         photos: what to learn from.
-        transform: prepares a batch.
+        preprocess: how the model's photos are normalised.
         recipe: how.
         group: the processes that share the work; each draws its own photos, gradients are averaged.
     """
 
     def __init__(
-        self, model: ShuffleNetV2, photos: LabelledPhotos, transform: BatchTransform, recipe: Recipe, group: Group
+        self, model: ShuffleNetV2, photos: LabelledPhotos, preprocess: Preprocess, recipe: Recipe, group: Group
     ) -> None:
-        self.model, self.photos, self.transform, self.recipe, self.group = model, photos, transform, recipe, group
+        self.model, self.photos, self.recipe, self.group = model, photos, recipe, group
+        self.transform = BatchTransform(recipe.augmentation, preprocess, model.num_classes)
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)
         if recipe.freeze_backbone:
-            freeze_backbone(model)
+            model.requires_grad_(False)
+            model.fc.requires_grad_(True)
         self.optimizer = sgd(model, recipe.lr, recipe.momentum, recipe.weight_decay)
-        self.average = MovingAverage(model, recipe.ema)
+        self.average = moving_average(model, recipe.ema)
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         if group.size > 1:
             # The gradients of 1x1 kernels have strides that mean the same order under another name.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         self.replica: nn.Module = DistributedDataParallel(model) if group.size > 1 else model
         self.epoch = 0
+        self._parts: dict[str, Any] = {"model": model, "average": self.average, "optimizer": self.optimizer}
         share = len(photos) // (group.size * recipe.accumulate)
         if share < 2:
             raise TrainingError(
@@ -102,23 +110,16 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything the next epoch depends on, as tensors and plain types."""
-        return {
-            "epoch": self.epoch,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict,
-            "average_steps": self.average.steps,
-            "optimizer": self.optimizer.state_dict(),
-        }
+        return {"epoch": self.epoch, **{name: part.state_dict() for name, part in self._parts.items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue after the epoch at whose end ``state`` was taken."""
         self.epoch = state["epoch"]
-        self.model.load_state_dict(state["model"])
-        self.average.load(state["average"], state["average_steps"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
 
-    def run_epoch(self, progress: "tqdm[Any] | None" = None) -> EpochResult:
-        """Train for one epoch, telling ``progress`` of every step.
+    def run_epoch(self, bar: Any) -> EpochResult:
+        """Train for one epoch, telling tqdm's ``bar`` of every step.
 
         Raises:
             ImageError: naming a photo that cannot be used.
@@ -126,16 +127,16 @@ class Trainer:
         """
         recipe, epoch = self.recipe, self.epoch
         size = size_at(epoch / recipe.epochs, recipe.sizes)
-        torch.manual_seed(_seed(recipe.seed, epoch, self.group.rank))
-        train_mode(self.model, recipe.freeze_backbone)
+        torch.manual_seed(derived_seed(recipe.seed, epoch, self.group.rank))
+        self.model.train(not recipe.freeze_backbone)  # a frozen backbone keeps its BatchNorm statistics too
+        self.model.fc.train()
         totals = torch.zeros(3, dtype=torch.float64, device=self.group.device)  # loss, hits, photos
         mean_loss = accuracy = rate = waited = 0.0
         start = time.perf_counter()
         batches = iter(self._loader(size))
         for step in range(self.steps):
-            rate = recipe.lr * rate_factor(
-                (epoch + (step + 0.5) / self.steps) / recipe.epochs, recipe.warmup, recipe.decay
-            )
+            progress = (epoch + (step + 0.5) / self.steps) / recipe.epochs
+            rate = recipe.lr * rate_factor(progress, recipe.warmup, recipe.decay)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.zero_grad()
@@ -144,19 +145,18 @@ class Trainer:
                 batch = next(batches)
                 waited += time.perf_counter() - asked
                 if isinstance(batch, ImageError):
-                    raise batch
+                    raise ImageError(str(batch))  # in a cycle with its frame, it would keep the workers for 5 s
                 images, labels = batch
                 totals += self._backward(images, labels, size, synchronize=part == recipe.accumulate)
             self.optimizer.step()
-            self.average.update()
+            self.average.update_parameters(self.model)
             if (step + 1) % CHECK_EVERY == 0 or step + 1 == self.steps:
                 mean_loss, accuracy = self._check(totals, step)
-                if progress is not None:
-                    progress.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{accuracy:.1%}", size=size)
-            if progress is not None:
-                progress.update()
-        self.average.share(self.group)
-        if not all(bool(torch.isfinite(value).all()) for value in self.model.state_dict().values()):
+                bar.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{accuracy:.1%}", size=size)
+            bar.update()
+        for value in self.average.module.state_dict().values():
+            self.group.copy_from_leader(value)  # BatchNorm statistics differ from process to process
+        if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
             raise self._diverged("the weights are", self.steps)
         seconds = time.perf_counter() - start
         self.epoch += 1
@@ -165,17 +165,17 @@ class Trainer:
     def _loader(self, size: int) -> DataLoader[Any]:
         """The batches of this epoch and process: all processes walk through one permutation in turns."""
         recipe, group = self.recipe, self.group
-        generator = torch.Generator().manual_seed(_seed(recipe.seed, self.epoch))
-        order = torch.randperm(len(self.photos), generator=generator)
-        own = order[group.rank :: group.size].tolist()
-        batches = [own[i * self.batch_size : (i + 1) * self.batch_size] for i in range(self.steps * recipe.accumulate)]
-        generator.manual_seed(_seed(recipe.seed, self.epoch, group.rank))  # the workers' seeds are drawn from it
+        photos = TrainingPhotos(self.photos, recipe.augmentation, size)
+        order = derived_seed(recipe.seed, self.epoch)
+        own = derived_seed(recipe.seed, self.epoch, group.rank)
         return DataLoader(
-            TrainingPhotos(self.photos, recipe.augmentation, size),
-            batch_sampler=batches,
+            photos,
+            self.batch_size,
+            sampler=DistributedSampler(photos, group.size, group.rank, seed=order, drop_last=True),
+            drop_last=True,
             num_workers=recipe.workers,
             collate_fn=collate,
-            generator=generator,
+            generator=torch.Generator().manual_seed(own),  # the workers' seeds are drawn from it
             pin_memory=group.device.type == "cuda",
         )
 
@@ -210,10 +210,51 @@ class Trainer:
         )
 
 
-def _seed(*parts: int) -> int:
-    """One seed for the run, the epoch and the process, far from its neighbours' (splitmix64's constants)."""
-    state = 0
-    for part in parts:
-        state = (state + part + 0x9E3779B97F4A7C15) * 0xBF58476D1CE4E5B9 % 2**64
-        state ^= state >> 31
-    return state >> 1
+def rate_factor(progress: float, warmup: float, decay: str) -> float:
+    """What the peak learning rate is multiplied with at ``progress``: up to 1 in a straight line, then down to 0.
+
+    Not torch's schedulers: they step from the rate before, and so cannot change to another schedule half way.
+    """
+    if progress < warmup:
+        return progress / warmup
+    remaining = (1 - progress) / (1 - warmup)
+    return remaining if decay == "linear" else (1 - math.cos(math.pi * remaining)) / 2
+
+
+def size_at(progress: float, sizes: Sequence[tuple[int, float]]) -> int:
+    """The image size at ``progress``: each of ``sizes`` is a size and the part of the schedule that it is used for."""
+    ends = itertools.accumulate(share for _, share in sizes)
+    return next((size for (size, _), end in zip(sizes, ends, strict=True) if progress < end - 1e-9), sizes[-1][0])
+
+
+def sgd(model: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """Nesterov SGD on the trainable parameters, with weight decay on the weights but not on norms and biases."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [parameter for parameter in trainable if parameter.dim() > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trainable if parameter.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of parameters and BatchNorm statistics; integer counters are copied.
+
+    Args:
+        decay: of the average, a step; the first steps average over fewer (``(1 + steps) / (10 + steps)``). 0 copies.
+    """
+
+    def update(averages: Any, values: Any, _: Any) -> None:
+        steps = int(average.n_averaged)  # the argument is the same on the device: reading it would wait for that
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + steps) / (10 + steps)))
+        else:
+            torch._foreach_copy_(averages, values)
+
+    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    return average
+
+
+def derived_seed(*parts: int) -> int:
+    """A seed for these numbers (run, epoch, process) that has nothing in common with those for their neighbours."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big")

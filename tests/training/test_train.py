@@ -1,5 +1,6 @@
 """Training: what it computes, that an interrupted run goes on bit for bit, and that nothing is lost when it fails."""
 
+import argparse
 import csv
 import os
 import random
@@ -9,20 +10,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import run_python
 from PIL import Image
 
 from shufflenetv2.__main__ import main
+from shufflenetv2.commands.train import add_arguments, make_recipe
 from shufflenetv2.description import Preprocess
 from shufflenetv2.entrypoints import classifier, shufflenet_v2_x0_5
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.photos.labelled import LabelledPhotos, hold_out, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.training.augment import Augmentation, BatchTransform, shift
-from shufflenetv2.training.optimization import MovingAverage, rate_factor, sgd, size_at
+from shufflenetv2.training.run import curves
+from shufflenetv2.training.trainer import Recipe, derived_seed, moving_average, rate_factor, sgd, size_at
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COLOURS = {"blue": (40, 60, 220), "green": (50, 200, 60), "red": (220, 50, 40)}
@@ -137,17 +142,22 @@ def epochs_done(output: Path) -> object:
 
 def test_resumed_is_as_uninterrupted(data: Path, tmp_path: Path) -> None:
     """The same without processes: quick enough for every run of the tests."""
-    assert train(data, tmp_path / "whole", "--epochs", "2") == 0
+    drawn = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shufflenetv2.training.run.curves", interrupt)
+        patch.setattr("shufflenetv2.training.run.curves", lambda history: drawn.append(len(history)) or curves(history))
+        assert train(data, tmp_path / "whole", "--epochs", "2") == 0
+        assert drawn == [2]  # once, at the end
+        patch.setattr("shufflenetv2.training.run.table", interrupt)
         assert train(data, tmp_path / "stopped", "--epochs", "2") == 130
+        assert (epochs_done(tmp_path / "stopped"), drawn) == (1, [2])
     torch.manual_seed(99)  # whatever happened in between
     assert train(data, tmp_path / "stopped", "--epochs", "2", "--resume") == 0
+    assert (tmp_path / "stopped/curves.png").read_bytes() == (tmp_path / "whole/curves.png").read_bytes()
     for name in ("last.pth", "best.pth"):
         assert_equal(load(tmp_path / "stopped" / name), load(tmp_path / "whole" / name), name)
 
 
-def interrupt(*_: object) -> bytes:
+def interrupt(*_: object) -> str:
     raise KeyboardInterrupt
 
 
@@ -243,6 +253,18 @@ def test_an_empty_class(data: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"the folder {tmp_path / 'green'} holds no photo" in error_of(capsys)
 
 
+def test_nothing_is_written_through_a_link(data: Path, tmp_path: Path) -> None:
+    mine, output = tmp_path / "mine", tmp_path / "run"
+    mine.write_text("untouched")
+    output.mkdir()
+    written = ("best.pth", "log.csv", "curves.png")
+    for name in (*written, *(f".{name}.partial" for name in written)):
+        (output / name).symlink_to(mine)
+    assert train(data, output, "--epochs", "1") == 0
+    assert mine.read_text() == "untouched"
+    assert not any((output / name).is_symlink() for name in written)
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_work(data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
@@ -269,6 +291,55 @@ def test_a_frozen_backbone_stays(data: Path, run: Path, tmp_path: Path) -> None:
     assert changed == ["fc.weight", "fc.bias"]
 
 
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(["photos", "--output", "run", *arguments])
+
+
+def test_the_defaults_are_the_recipes() -> None:
+    options = vars(parse())
+    for field in (*fields(Recipe), *fields(Augmentation)):
+        if field.default is not MISSING:
+            assert options[field.name] == field.default, field.name
+    recipe = Recipe(((224, 1.0),))
+    assert make_recipe(parse(), 224) == recipe
+    assert (recipe.weight_decay, recipe.decay, recipe.ema, recipe.workers) == (5e-5, "cosine", 0.99, 2)
+    assert (recipe.epochs, recipe.batch_size, recipe.lr) == (30, 64, 0.05)
+
+
+def test_every_option_reaches_the_recipe() -> None:
+    arguments = (
+        "--sizes 64:0.2 96:0.2 --epochs 3 --batch-size 4 --accumulate 5 --lr 0.6 --decay linear --warmup 0.7 "
+        "--momentum 0.8 --weight-decay 0.9 --label-smoothing 0.11 --ema 0.12 --freeze-backbone --workers 1 --amp "
+        "--channels-last --seed 14 --photo-size 32 --min-scale 0.5 --no-flip --trivial-augment --random-erasing 0.1 "
+        "--mixup 0.2 --cutmix 0.3"
+    )
+    sizes, augmentation = ((64, 0.5), (96, 0.5)), Augmentation(32, 0.5, False, True, 0.1, 0.2, 0.3)
+    expected = (sizes, 3, 4, 5, 0.6, "linear", 0.7, 0.8, 0.9, 0.11, 0.12, True, 1, True, True, 14, augmentation)
+    assert make_recipe(parse(*arguments.split()), 224) == Recipe(*expected)
+
+
+def test_what_it_needs_is_said_in_one_line(tmp_path: Path) -> None:
+    program = """
+import contextlib, sys
+sys.modules.update(dict.fromkeys(["torchvision", "tqdm", "matplotlib"]))
+from shufflenetv2.__main__ import main
+with contextlib.suppress(SystemExit):
+    main(["train", "--help"])
+sys.exit(main(["train", "photos", "--output", "run"]))
+"""
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    result = run_python(program, cwd=tmp_path, env=environment, check=False)
+    assert "--trivial-augment" in result.stdout
+    assert result.stderr == (
+        "shufflenetv2: error: training needs torchvision, tqdm, matplotlib, which are not installed; type: "
+        "pip install 'torchvision>=0.25' 'tqdm>=4.66' 'matplotlib>=3.9'\n"
+    )
+    assert result.returncode == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_schedule() -> None:
     assert [rate_factor(p, 0.25, "linear") for p in (0, 0.125, 0.25, 0.625, 1)] == [0, 0.5, 1, 0.5, 0]
     assert [round(rate_factor(p, 0, "cosine"), 6) for p in (0, 0.25, 0.5, 1)] == [1, 0.853553, 0.5, 0]
@@ -288,17 +359,28 @@ def test_no_weight_decay_on_norms() -> None:
 
 def test_the_moving_average() -> None:
     model = torch.nn.BatchNorm1d(1)
-    average = MovingAverage(model, 0.5)
-    values = [3.0, 7.0, -2.0]
-    wanted = 1.0
-    for step, value in enumerate(values, start=1):
+    average, copied = moving_average(model, 0.2), moving_average(model, 0)
+    values = (3.0, 7.0, -2.0, 0.3)
+    wanted = 0.0
+    for step, value in enumerate(values):
         torch.nn.init.constant_(model.weight, value)
+        model.running_mean.fill_(-value)
         model.num_batches_tracked.fill_(step)
-        average.update()
-        decay = min(0.5, (1 + step) / (10 + step))
-        wanted = decay * wanted + (1 - decay) * value
-    assert average.state_dict["weight"].item() == pytest.approx(wanted)
-    assert average.state_dict["num_batches_tracked"].item() == 3
+        average.update_parameters(model)
+        copied.update_parameters(model)
+        decay = min(0.2, (1 + step) / (10 + step))
+        wanted = value if step == 0 else decay * wanted + (1 - decay) * value
+    state = average.module.state_dict()
+    assert (state["weight"].item(), state["running_mean"].item()) == pytest.approx((wanted, -wanted))
+    assert state["num_batches_tracked"].item() == 3
+    assert_equal(dict(copied.module.state_dict()), dict(model.state_dict()))
+
+
+def test_no_two_processes_draw_alike() -> None:
+    parts = [(seed, epoch) for seed in range(3) for epoch in range(30)]
+    parts += [(*part, rank) for part in parts for rank in range(4)]
+    # torch's generator for the CPU looks at the lower 32 bits alone.
+    assert len({derived_seed(*part) % 2**32 for part in parts}) == len(parts)
 
 
 def test_shift_moves_each_image_by_its_own_offset() -> None:
