@@ -1,16 +1,23 @@
-"""A photo in, its most likely labels out: model, preprocessing and categories of one set of weights behind one call."""
+"""Photos in, predictions out: the classifier, the photos of folders one after the other, and counting hits."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .builder import Weights, build, resolve
-from .devices import choose_device
+from .devices import Group, choose_device
+from .errors import ImageError
 from .package import hub_call, made_by_hub
+from .photos.folders import BATCH_SIZE, read_ahead
+from .photos.labelled import LabelledPhotos
 from .photos.transform import Photo, PhotoTransform
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -90,3 +97,83 @@ class Classifier:
 
 def _rebuild(reference: tuple[str, str], kwargs: dict[str, Any]) -> Classifier:
     return Classifier(resolve(*reference), **kwargs)
+
+
+def classify_photos(
+    classifier: Classifier, paths: Sequence[Path], batch_size: int = BATCH_SIZE
+) -> Iterator[tuple[Path, list[Prediction] | ImageError]]:
+    """Each path with its predictions, or with what is wrong with it; in order, in bounded memory."""
+    return _one_by_one(classifier.predict, classifier.transform, paths, batch_size)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Photos looked at; of those, the ones whose label came first and among the first five; and bad photos."""
+
+    photos: int
+    top1: int
+    top5: int
+    skipped: int = 0
+
+
+def count_hits(
+    model: nn.Module,
+    transform: PhotoTransform,
+    photos: LabelledPhotos,
+    group: Group,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    advance: Callable[[int], object] = lambda count: None,
+) -> Counts:
+    """Count over all processes of ``group``.
+
+    Args:
+        model: in eval mode, on the group's device; its logits are in the order of ``photos.categories``.
+        transform: what the model's photos need.
+        photos: the same in every process.
+        batch_size: photos computed at once.
+        workers: threads that decode; ``None`` is one a core.
+        skip_bad: count photos that cannot be used and name them on stderr, instead of stopping at the first.
+        advance: told how many more photos this process has behind it.
+
+    Raises:
+        ImageError: naming a photo that cannot be used.
+    """
+
+    @torch.inference_mode()
+    def rank(images: Tensor) -> list[list[int]]:
+        logits = model(images.to(group.device))
+        indices: list[list[int]] = logits.topk(min(5, logits.shape[1])).indices.tolist()
+        return indices
+
+    mine = photos.take(range(group.rank, len(photos), group.size))
+    ranked = _one_by_one(rank, transform, mine.paths, batch_size, workers)
+    top1 = top5 = skipped = 0
+    for label, (_, outcome) in zip(mine.labels, ranked, strict=True):
+        if not isinstance(outcome, ImageError):
+            top1 += label == outcome[0]
+            top5 += label in outcome
+        elif skip_bad:
+            print(f"shufflenetv2: skipped: {outcome}", file=sys.stderr)
+            skipped += 1
+        else:
+            raise outcome
+        advance(1)
+    counts = torch.tensor([len(mine) - skipped, top1, top5, skipped], device=group.device)
+    return Counts(*group.add(counts).tolist())
+
+
+def _one_by_one(
+    compute: Callable[[Tensor], Sequence[Row]],
+    transform: PhotoTransform,
+    paths: Sequence[Path],
+    batch_size: int,
+    workers: int | None = None,
+) -> Iterator[tuple[Path, Row | ImageError]]:
+    """Each path with its row of what ``compute`` makes of a batch, or with what is wrong with the photo."""
+    for batch in read_ahead(paths, transform, batch_size, workers):
+        rows = iter(compute(batch.images) if batch.images is not None else ())
+        for path, error in zip(batch.paths, batch.errors, strict=True):
+            yield path, error or next(rows)

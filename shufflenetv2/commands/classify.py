@@ -3,15 +3,15 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch.hub
 
 from ..builder import resolve
 from ..errors import ImageError
-from ..inference import Classifier, Prediction
-from ..photos.folders import BATCH_SIZE, find_photos, read_ahead
+from ..inference import Classifier, Prediction, classify_photos
+from ..photos.folders import find_photos
 from .options import add_batch_size, add_device, add_json, add_weights, positive
 
 
@@ -46,16 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
     if failed:
         print(f"shufflenetv2: {failed} of {len(paths)} photos could not be classified", file=sys.stderr)
     return 1 if failed else 0
-
-
-def classify_photos(
-    classifier: Classifier, paths: list[Path], batch_size: int = BATCH_SIZE
-) -> Iterator[tuple[Path, list[Prediction] | ImageError]]:
-    """Each path with its predictions, or with what is wrong with it; in order, in bounded memory."""
-    for batch in read_ahead(paths, classifier.transform, batch_size):
-        predictions = iter(classifier.predict(batch.images) if batch.images is not None else [])
-        for path, error in zip(batch.paths, batch.errors, strict=True):
-            yield path, error or next(predictions)
 
 
 def to_text(path: Path, predictions: list[Prediction]) -> str:

@@ -9,30 +9,16 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
-import torch
 import torch.hub
-from torch import nn
 
 from ..builder import Weights, build, resolve
 from ..description import Metrics
-from ..devices import Group, join
-from ..photos.folders import BATCH_SIZE, read_ahead
-from ..photos.labelled import LabelledPhotos, read_labelled
+from ..devices import join
+from ..inference import Counts, count_hits
+from ..photos.labelled import read_labelled
 from ..photos.transform import PhotoTransform
 from .options import add_batch_size, add_device, add_json, add_plain, add_weights, positive
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Photos looked at; of those, the ones whose label came first and among the first five; and bad photos."""
-
-    photos: int
-    top1: int
-    top5: int
-    skipped: int = 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,54 +61,6 @@ def run(arguments: argparse.Namespace) -> int:
             report = to_json if arguments.json else to_text
             print(report(source, counts, seconds, stated))
     return 0
-
-
-@torch.inference_mode()
-def count_hits(
-    model: nn.Module,
-    transform: PhotoTransform,
-    photos: LabelledPhotos,
-    group: Group,
-    *,
-    batch_size: int = BATCH_SIZE,
-    workers: int | None = None,
-    skip_bad: bool = False,
-    advance: Callable[[int], object] = lambda count: None,
-) -> Counts:
-    """Count over all processes of ``group``.
-
-    Args:
-        model: in eval mode, on the group's device; its logits are in the order of ``photos.categories``.
-        transform: what the model's photos need.
-        photos: the same in every process.
-        batch_size: photos computed at once.
-        workers: threads that decode; ``None`` is one a core.
-        skip_bad: count photos that cannot be used and name them on stderr, instead of stopping at the first.
-        advance: told after each batch how many photos this process has behind it.
-
-    Raises:
-        ImageError: naming a photo that cannot be used.
-    """
-    mine = photos.take(range(group.rank, len(photos), group.size))
-    labels = iter(mine.labels)
-    counts = torch.zeros(4, dtype=torch.int64, device=group.device)  # photos, top-1, top-5, skipped
-    for batch in read_ahead(mine.paths, transform, batch_size, workers):
-        expected = []
-        for error, label in zip(batch.errors, labels, strict=False):  # errors first: zip asks it first, and it ends
-            if error is None:
-                expected.append(label)
-            elif skip_bad:
-                print(f"shufflenetv2: skipped: {error}", file=sys.stderr)
-                counts[3] += 1
-            else:
-                raise error
-        if batch.images is not None:
-            logits = model(batch.images.to(group.device))
-            ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
-            hits = ranked == torch.tensor(expected, device=group.device).unsqueeze(1)
-            counts[:3] += torch.stack((torch.ones_like(hits[:, 0]), hits[:, 0], hits.any(1))).sum(1)
-        advance(len(batch.paths))
-    return Counts(*group.add(counts).tolist())
 
 
 def wilson(hits: int, photos: int) -> tuple[float, float]:

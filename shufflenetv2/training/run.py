@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..commands.evaluate import Counts, count_hits
 from ..description import Description, Metrics
 from ..errors import CheckpointError, TrainingError
 from ..files import write_whole
+from ..inference import Counts, count_hits
 from ..package import progress_bar
 from ..photos.labelled import LabelledPhotos
 from ..photos.transform import PhotoTransform
