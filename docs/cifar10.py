@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
 from shufflenetv2.builder import build, resolve
-from shufflenetv2.photos.folders import read_ahead
-from shufflenetv2.photos.labelled import LabelledPhotos, read_labelled
-from shufflenetv2.photos.transform import PhotoTransform, open_photo
+from shufflenetv2.photos.decode import open_photo
+from shufflenetv2.photos.folders import LabelledPhotos, read_ahead, read_labelled
+from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.weights.checkpoint import Description, write_checkpoint
 from shufflenetv2.weights.manifest import read_categories
 

@@ -13,8 +13,7 @@ from .builder import Weights, build, resolve
 from .devices import Group, choose_device
 from .errors import ImageError
 from .package import hub_call, made_by_hub
-from .photos.folders import BATCH_SIZE, read_ahead
-from .photos.labelled import LabelledPhotos
+from .photos.folders import BATCH_SIZE, LabelledPhotos, read_ahead
 from .photos.transform import Photo, PhotoTransform
 
 Row = TypeVar("Row")

@@ -20,7 +20,7 @@ from ..builder import Weights, from_entry, resolve
 from ..errors import ImageError, ShuffleNetError
 from ..inference import Classifier, Prediction
 from ..package import require, sample_photos
-from ..photos.transform import MAX_BYTES, open_photo
+from ..photos.decode import max_bytes, open_photo
 from ..weights.manifest import load_manifest
 from .options import add_device, add_weights, port
 
@@ -225,7 +225,7 @@ def launch_settings(gr: Any, host: str, port: int | None) -> dict[str, Any]:
     return {
         "server_name": f"[{host}]" if ":" in host else host,
         "server_port": port,
-        "max_file_size": MAX_BYTES,
+        "max_file_size": max_bytes(),
         # The bundled semi-bold lacks glyphs; naming the two good weights keeps the page from asking for web fonts.
         "theme": gr.themes.Default(
             font=[gr.themes.LocalFont("Weights Sans Pro", weights=(400, 700)), "sans-serif"],

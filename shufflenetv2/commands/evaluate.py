@@ -16,7 +16,7 @@ from ..builder import Weights, build, resolve
 from ..description import Metrics
 from ..devices import join
 from ..inference import Counts, count_hits
-from ..photos.labelled import read_labelled
+from ..photos.folders import read_labelled
 from ..photos.transform import PhotoTransform
 from .options import add_batch_size, add_device, add_json, add_plain, add_weights, positive
 

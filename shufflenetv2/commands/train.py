@@ -18,7 +18,7 @@ from ..devices import Group, join
 from ..errors import DatasetError
 from ..network.model import ShuffleNetV2
 from ..package import require
-from ..photos.labelled import LabelledPhotos, find_split, hold_out, read_labelled
+from ..photos.folders import LabelledPhotos, find_split, hold_out, read_labelled
 from ..training.augment import Augmentation
 from ..training.run import RunFolder
 from ..training.trainer import Recipe, Trainer

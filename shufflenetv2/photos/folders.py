@@ -1,4 +1,4 @@
-"""Folders of photos, read ahead in order: ``classify``, ``evaluate`` and ``benchmark`` share this.
+"""Folders of photos: found in order, with a folder a class if they are labelled, and read ahead.
 
 Pillow decodes and resizes outside the interpreter lock, so threads prepare the next photos while the model computes.
 Memory is bounded by the batches in flight, whatever the folder's size.
@@ -15,8 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import ImageError
-from .transform import SUFFIXES, PhotoTransform
+from ..description import Category
+from ..errors import DatasetError, ImageError
+from .decode import SUFFIXES
+from .transform import PhotoTransform
 
 BATCH_SIZE = 16  # the fastest per photo on CPUs: larger batches leave the cache and wait for fresh pages
 
@@ -34,7 +36,7 @@ def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Files as given, folders recursively and sorted, by suffix, without hidden files.
 
     Raises:
-        ImageError: a folder holds no photo, or cannot be listed.
+        DatasetError: a folder holds no photo, or cannot be listed.
     """
     photos: list[Path] = []
     for path in map(Path, paths):
@@ -43,14 +45,14 @@ def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             continue
         found = sorted(_walk(path))
         if not found:
-            raise ImageError(f"the folder {path} holds no photo ({', '.join(SUFFIXES)})")
+            raise DatasetError(f"the folder {path} holds no photo ({', '.join(SUFFIXES)})")
         photos += found
     return photos
 
 
 def _walk(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
-        raise ImageError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
+        raise DatasetError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
 
     for directory, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(each for each in folders if not each.startswith("."))
@@ -101,3 +103,107 @@ def _result(future: Future[Tensor]) -> Tensor | ImageError:
         return future.result()
     except ImageError as error:
         return error
+
+
+@dataclass(frozen=True)
+class LabelledPhotos:
+    """Paths and their labels: ``labels[i]`` is the index in ``categories`` of what ``paths[i]`` shows."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    categories: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, indices: Sequence[int]) -> "LabelledPhotos":
+        """The photos at ``indices``, in that order."""
+        return LabelledPhotos(
+            tuple(self.paths[i] for i in indices), tuple(self.labels[i] for i in indices), self.categories
+        )
+
+
+def class_folders(directory: str | os.PathLike[str]) -> list[Path]:
+    """The folders in ``directory``, sorted by name, without hidden ones.
+
+    Raises:
+        DatasetError: it is missing, no folder, or holds no folder.
+    """
+    directory = Path(directory)
+    try:
+        folders = sorted(each for each in directory.iterdir() if each.is_dir() and not each.name.startswith("."))
+    except OSError as error:
+        raise DatasetError(f"{directory} cannot be read as a folder of one folder a class: {error.strerror}") from error
+    if not folders:
+        raise DatasetError(
+            f"{directory} must hold one folder a class, with that class's photos in it; it holds no folder"
+        )
+    return folders
+
+
+def read_labelled(directory: str | os.PathLike[str], classes: Sequence[Category] | None = None) -> LabelledPhotos:
+    """List the photos below ``directory``; a folder's name says what the photos in it show.
+
+    Args:
+        directory: holds one folder a class; a subset of ``classes`` will do.
+        classes: in the order of their indices, each known by its label and its WordNet id; ``None`` takes the folders'
+            names, sorted.
+
+    Raises:
+        DatasetError: a folder is empty, or its name is that of no class, or of several.
+    """
+    folders = class_folders(directory)
+    if classes is None:
+        classes = [Category(folder.name, None) for folder in folders]
+    indices: dict[str, list[int]] = {}
+    for index, category in enumerate(classes):
+        for name in filter(None, category):
+            indices.setdefault(name, []).append(index)
+    unknown = [folder.name for folder in folders if folder.name not in indices]
+    if unknown:
+        known = _some([" or ".join(filter(None, category)) for category in classes])
+        raise DatasetError(f"{directory} has folders that are no class: {_some(unknown)}; the classes are {known}")
+    ambiguous = [folder.name for folder in folders if len(indices[folder.name]) > 1]
+    if ambiguous:
+        raise DatasetError(f"several classes share the label {ambiguous[0]!r}; name the folder by its WordNet id")
+    paths: list[Path] = []
+    labels: list[int] = []
+    for folder in folders:
+        found = find_photos([folder])  # refuses an empty folder
+        paths += found
+        labels += indices[folder.name] * len(found)
+    return LabelledPhotos(tuple(paths), tuple(labels), tuple(category.label for category in classes))
+
+
+def hold_out(photos: LabelledPhotos, fraction: float, seed: int) -> tuple[LabelledPhotos, LabelledPhotos]:
+    """Split every class at random, alike for the same ``seed``: ``(1 - fraction, fraction)`` of its photos.
+
+    Raises:
+        DatasetError: a class would have no photo left on one side.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    kept: list[int] = []
+    held: list[int] = []
+    labels = torch.tensor(photos.labels)
+    for label, name in enumerate(photos.categories):
+        members = (labels == label).nonzero().flatten()
+        order = members[torch.randperm(len(members), generator=generator)].tolist()
+        count = round(len(order) * fraction)
+        if not 0 < count < len(order):
+            raise DatasetError(
+                f"holding out {fraction:g} of the {len(order)} photos of class {name!r} leaves {len(order) - count} "
+                f"for training and {count} for validation; add photos, change --held-out, or give --val DIR"
+            )
+        held += order[:count]
+        kept += order[count:]
+    return photos.take(sorted(kept)), photos.take(sorted(held))
+
+
+def find_split(directory: str | os.PathLike[str], names: Sequence[str]) -> Path | None:
+    """The first of ``names`` that is a folder in ``directory``, if it is one of a data set split into folders."""
+    return next((Path(directory, name) for name in names if Path(directory, name).is_dir()), None)
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    listed = ", ".join(repr(name) for name in names[:most])
+    return listed if len(names) <= most else f"{listed}, ... ({len(names)} in all)"

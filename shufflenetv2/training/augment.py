@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from ..description import Preprocess
 from ..errors import ImageError
-from ..photos.labelled import LabelledPhotos
-from ..photos.transform import open_photo
+from ..photos.decode import open_photo
+from ..photos.folders import LabelledPhotos
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..errors import CheckpointError, TrainingError
 from ..files import write_whole
 from ..inference import Counts, count_hits
 from ..package import progress_bar
-from ..photos.labelled import LabelledPhotos
+from ..photos.folders import LabelledPhotos
 from ..photos.transform import PhotoTransform
 from ..weights.checkpoint import load_plain, save_whole, write_checkpoint
 from .trainer import EpochResult, Trainer

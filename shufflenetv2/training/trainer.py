@@ -26,7 +26,7 @@ from ..description import Preprocess
 from ..devices import Group
 from ..errors import ImageError, TrainingError
 from ..network.model import ShuffleNetV2
-from ..photos.labelled import LabelledPhotos
+from ..photos.folders import LabelledPhotos
 from .augment import Augmentation, BatchTransform, TrainingPhotos, collate
 
 CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device

@@ -23,7 +23,7 @@ from conftest import ROOT, StandIn, run_python
 from playwright.sync_api import Page, expect, sync_playwright
 
 from shufflenetv2.commands import demo
-from shufflenetv2.photos.transform import MAX_BYTES
+from shufflenetv2.photos.decode import MAX_BYTES
 from shufflenetv2.weights.manifest import load_manifest
 
 expect.set_options(timeout=60_000)  # a loaded machine may take its time

@@ -13,13 +13,10 @@ from PIL import Image
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import build, resolve
 from shufflenetv2.commands.evaluate import wilson
-from shufflenetv2.description import Category, Metrics, Preprocess
-from shufflenetv2.errors import ImageError
+from shufflenetv2.description import Metrics, Preprocess
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
-from shufflenetv2.photos.labelled import read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.weights.checkpoint import Description, write_checkpoint
-from shufflenetv2.weights.manifest import read_categories
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NAMES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu")
@@ -143,28 +140,6 @@ def test_unknown_folders_are_listed(
     message = capsys.readouterr().err
     assert "'yak', 'zebra'" in message
     assert "'ant', 'bee', 'cow'" in message
-
-
-def test_imagenet_folders_by_wordnet_id_or_label(tmp_path: Path) -> None:
-    classes = read_categories("imagenet1k.txt")
-    for name in ("n02123045", "tiger cat"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "cat.jpg").symlink_to(ROOT / "images/cat.jpg")
-    photos = read_labelled(tmp_path, classes)
-    assert [classes[label].label for label in photos.labels] == ["tabby", "tiger cat"]
-    assert [classes[label].wordnet_id for label in photos.labels] == ["n02123045", "n02123159"]
-    with pytest.raises(ImageError, match=r"several classes share the label 'tiger cat'.*WordNet id"):
-        read_labelled(tmp_path, [*classes, Category("tiger cat", "n99999999")])
-
-
-def test_empty_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="holds no folder"):
-        read_labelled(tmp_path)
-    (tmp_path / "ant").mkdir()
-    with pytest.raises(ImageError, match=r"ant holds no photo"):
-        read_labelled(tmp_path, [Category("ant", None)])
-    with pytest.raises(ImageError, match="missing cannot be read"):
-        read_labelled(tmp_path / "missing")
 
 
 # Published values of the 95 % Wilson score interval.

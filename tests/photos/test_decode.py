@@ -10,19 +10,20 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run_python
 from PIL import Image, ImageDraw
 from support.fault_rows import fault
 
 from shufflenetv2.errors import ImageError
-from shufflenetv2.photos import structure
-from shufflenetv2.photos import transform as photos
+from shufflenetv2.photos import decode
+from shufflenetv2.photos.decode import open_photo
 from shufflenetv2.photos.folders import read_ahead
-from shufflenetv2.photos.transform import PhotoTransform, open_photo
+from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.weights.manifest import load_manifest
 
 PREPROCESS = load_manifest()[0].preprocess
@@ -51,6 +52,11 @@ def png_of(width: int, height: int, data: bytes = b"", bits: int = 8, colour: in
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
+def gif_of(screen: tuple[int, int], frame: tuple[int, int]) -> bytes:
+    """A GIF whose frame may be larger than its screen, and that ends where its pixels should begin."""
+    return b"GIF89a" + struct.pack("<HHxxx", *screen) + b",\0\0\0\0" + struct.pack("<HHx", *frame) + b"\x02\x00;"
+
+
 # Row 38: what is no image.
 
 
@@ -72,7 +78,7 @@ def test_reading_no_file_twice_leaks_no_descriptor(tmp_path: Path) -> None:
             ("text", "not an image", lambda path: path.write_bytes(b"hello"), "no image of a known format"),
             ("empty", "empty file", lambda path: path.write_bytes(b""), "is empty, expected an image"),
             ("directory", "directory", lambda path: path.mkdir(), "is a directory, expected a regular file"),
-            ("fifo", "FIFO", os.mkfifo, "is a pipe, a socket or a device, expected a regular file"),
+            ("fifo", "FIFO", lambda path: os.mkfifo(path), "is a pipe, a socket or a device, expected a regular file"),
             ("device", "device", lambda path: path.symlink_to("/dev/zero"), "is a pipe, a socket or a device"),
             ("missing", "no such file", lambda path: None, "cannot be opened: No such file or directory"),
             (
@@ -137,24 +143,28 @@ class Undecoded:
         monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
 
 
+BEFORE_DECODING = "ImageError before decoding, naming the variable that allows more"
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        pytest.param(data, message, id=name, marks=fault(39, what, "ImageError before decoding, naming the setting"))
+        pytest.param(data, message, id=name, marks=fault(39, what, BEFORE_DECODING))
         for name, what, data, message in (
             (
                 "pixels", "pixel bomb", lambda: png_of(10_000, 5_001),
-                r"10000x5001 pixels, more .* raise shufflenetv2\.photos\.MAX_PIXELS",
+                "10000x5001 pixels, more .* set SHUFFLENETV2_MAX_PIXELS in",
             ),
-            ("many", "pixel bomb", lambda: png_of(60_000, 60_000), "MAX_PIXELS and PIL.Image.MAX_IMAGE_PIXELS"),
-            ("warned", "pixel bomb", lambda: png_of(10_000, 10_000), "MAX_PIXELS"),
+            ("many", "pixel bomb", lambda: png_of(60_000, 60_000), "60000x60000 .* set SHUFFLENETV2_MAX_PIXELS in"),
+            ("warned", "pixel bomb", lambda: png_of(10_000, 10_000), "set SHUFFLENETV2_MAX_PIXELS in"),
+            ("gif", "pixel bomb", lambda: gif_of((1, 1), frame=(10_000, 6_000)), "10000x6000 .* SHUFFLENETV2_MAX_PIX"),
             (
                 "webp", "pixel bomb",
                 lambda: b"RIFF\x16\0\0\0WEBPVP8X\n\0\0\0\x10\0\0\0" + b"\xfe\x3f\0" * 2, "16383x16383 pixels",
             ),
             (
                 "bytes", "byte bomb", lambda: b"\xff\xd8\xff" + bytes(32_000_000),
-                "larger than the 32,000,000 bytes .* raise .*MAX_BYTES",
+                "larger than the 32,000,000 bytes .* set SHUFFLENETV2_MAX_BYTES in",
             ),
         )
     ],
@@ -167,16 +177,102 @@ def test_a_bomb(data: Callable[[], bytes], message: str, tmp_path: Path, monkeyp
         open_photo(path)
 
 
-def test_the_bounds_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode(thumbnail(), "PNG")
-    monkeypatch.setattr(photos, "MAX_PIXELS", 48 * 36 - 1)
-    with pytest.raises(ImageError, match=r"48x36 pixels, more than the 1,727 allowed"):
-        open_photo(data)
-    monkeypatch.setattr(photos, "MAX_PIXELS", 48 * 36)
-    assert open_photo(data).size == (48, 36)
-    monkeypatch.setattr(photos, "MAX_BYTES", len(data) - 1)
-    with pytest.raises(ImageError, match=r"MAX_BYTES"):
-        open_photo(data)
+PNG = encode(thumbnail(), "PNG")
+
+
+@pytest.mark.parametrize(
+    ("variable", "enough", "message"),
+    [
+        (
+            "SHUFFLENETV2_MAX_PIXELS",
+            48 * 36,
+            r"48x36 pixels, more than the 1,727 allowed; .* SHUFFLENETV2_MAX_PIXELS in",
+        ),
+        ("SHUFFLENETV2_MAX_BYTES", len(PNG), r"larger than the [\d,]+ bytes allowed; .* SHUFFLENETV2_MAX_BYTES in"),
+    ],
+)
+def test_the_bounds_come_from_the_environment(
+    variable: str, enough: int, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    transform = PhotoTransform(PREPROCESS)
+    path = tmp_path / "photo.png"
+    path.write_bytes(PNG)
+    for photo in (PNG, path):
+        monkeypatch.setenv(variable, str(enough - 1))
+        with pytest.raises(ImageError, match=message):
+            transform(photo)
+        monkeypatch.setenv(variable, str(enough))
+        assert transform(photo).shape == (1, 3, 224, 224)
+
+
+def test_the_bound_on_pixels_holds_for_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = torch.zeros(3, 48, 36, dtype=torch.uint8)
+    monkeypatch.setenv("SHUFFLENETV2_MAX_PIXELS", "1727")
+    with pytest.raises(ImageError, match=r"the photo tensor is 36x48 pixels, more .* SHUFFLENETV2_MAX_PIXELS in"):
+        PhotoTransform(PREPROCESS)(tensor)
+    monkeypatch.setenv("SHUFFLENETV2_MAX_PIXELS", "1728")
+    assert PhotoTransform(PREPROCESS)(tensor).shape == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize("variable", ["SHUFFLENETV2_MAX_PIXELS", "SHUFFLENETV2_MAX_BYTES"])
+@pytest.mark.parametrize("value", ["many", "0", "-1", "inf", "nan"])
+def test_a_bound_that_is_none_is_no_fault_of_the_photo(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    message = f"^the environment variable {variable} must be a number above 0, got '{value}'$"
+    for read in (open_photo, PhotoTransform(PREPROCESS)):
+        with pytest.raises(ValueError, match=message) as caught:
+            read(PNG)
+        assert not isinstance(caught.value, ImageError)
+    with pytest.raises(ValueError, match=message):
+        list(read_ahead([CAT], PhotoTransform(PREPROCESS)))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_bound_on_pixels_is_ours_not_pillows(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, long = encode(thumbnail(), format), encode(Image.new("RGB", (500, 5)), format)
+    transform = PhotoTransform(replace(PREPROCESS, resize=7, crop=7))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # it warns beyond, and from 200 on raises
+    assert open_photo(photo).size == (48, 36)
+    assert transform(long).shape == (1, 3, 7, 7)  # of whose 80x5 pixels in the middle Pillow would be afraid, too
+    assert Image.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(Image.DecompressionBombError):  # for others in this process it holds still
+        Image.open(io.BytesIO(long))
+
+
+def test_a_frame_that_pillow_refuses_is_an_image_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHUFFLENETV2_MAX_PIXELS", "1e12")
+    with pytest.raises(ImageError, match=r"has a frame too large for a GIF .* save it in another format$"):
+        open_photo(gif_of((1, 1), frame=(65_535, 65_535)))
+
+
+def test_the_environment_bounds_what_the_hub_loads(tmp_path: Path) -> None:
+    program = (
+        "import sys, torch\n"
+        "preprocess = torch.hub.load(sys.argv[1], 'preprocess', source='local')\n"
+        "try: print(tuple(preprocess(sys.argv[2]).shape))\n"
+        "except ValueError as error: print(type(error).__name__, error)"
+    )
+    large = tmp_path / "large.png"
+    large.write_bytes(png_of(10_000, 5_001, bytes(5_001 * 1_251), bits=1))  # beyond the default
+
+    def outcome(photo: Path, **variables: str) -> str:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("SHUFFLENETV2_")}
+        environment = {**kept, "TORCH_HOME": str(tmp_path), **variables}
+        printed: str = run_python(program, str(ROOT), str(photo), cwd=tmp_path, env=environment).stdout
+        return printed.strip()
+
+    assert outcome(large).startswith(f"ImageError {large} is 10000x5001 pixels, more than the 50,000,000 allowed")
+    assert outcome(large, SHUFFLENETV2_MAX_PIXELS="50_010_000") == "(1, 3, 224, 224)"
+    assert outcome(CAT, SHUFFLENETV2_MAX_BYTES="9999").startswith(f"ImageError {CAT} is larger than the 9,999 bytes")
+    assert outcome(CAT, SHUFFLENETV2_MAX_BYTES="much").startswith("ValueError the environment variable SHUFFLENETV2_")
+
+
+def test_a_pil_image_that_cannot_be_loaded_is_an_image_error() -> None:
+    lazy = Image.open(io.BytesIO(CAT.read_bytes()[:3000]))
+    with pytest.raises(ImageError, match=r"cannot be decoded \(image file is truncated"):
+        PhotoTransform(PREPROCESS)(lazy)
 
 
 def repeated_scan(times: int, side: int = 64) -> bytes:
@@ -224,14 +320,14 @@ def test_scans_cannot_hide_behind_a_reserved_marker() -> None:
     first = data.index(b"\xff\xda")
     scan_data = first + 2 + int.from_bytes(data[first + 2 : first + 4], "big")
     hidden = data[:scan_data] + b"\xff\x02\xff\xfe" + data[scan_data:]
-    assert structure.excess(hidden) == "more than 64 scans"
+    assert decode.excess(hidden) == "more than 64 scans"
 
 
 @pytest.mark.parametrize("file", [CAT, COFFEE], ids=lambda each: each.name)
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"icc_profile": bytes(300_000), "comment": b"hello"}])
 def test_ordinary_files_have_no_excess(file: Path, options: dict[str, object]) -> None:
-    assert structure.excess(file.read_bytes()) is None
-    assert structure.excess(encode(thumbnail(file, (500, 400)), "JPEG", **options)) is None
+    assert decode.excess(file.read_bytes()) is None
+    assert decode.excess(encode(thumbnail(file, (500, 400)), "JPEG", **options)) is None
 
 
 @pytest.mark.parametrize("size", [(1, 1), (48, 36), (300, 2)])
@@ -241,7 +337,7 @@ def test_the_size_of_a_webp_is_read_from_its_header(size: tuple[int, int], optio
     image.putalpha(128 if options.get("alpha") else 255)
     more = {"save_all": True, "append_images": [Image.new("RGBA", size)]} if options.get("animated") else {}
     data = encode(image, "WEBP", lossless="lossless" in options, **more)
-    assert structure.webp_size(data) == size
+    assert decode.webp_size(data) == size
 
 
 @fault(39, "extreme aspect ratio", "beyond 16:1 only the crop is computed")
@@ -421,7 +517,7 @@ def test_one_pixel(format: str, size: tuple[int, int]) -> None:
     assert (pixels - torch.tensor([1.0, 0.0, 0.0])[:, None, None]).abs().max() < 0.02
 
 
-@fault(40, "plain RGB", "bit-identical to torchvision's preset (`test_photos.py`)")
+@fault(40, "plain RGB", "bit-identical to torchvision's preset (`test_transform.py`)")
 def test_plain_rgb_is_untouched() -> None:
     image = thumbnail()
     assert open_photo(image) is image
@@ -562,8 +658,8 @@ def hostile() -> dict[str, bytes]:
         "segments.jpg": empty_segments(7_000_000),
         "chunks.png": empty_chunks(2_000_000),
         "canvas.webp": b"RIFF\x16\0\0\0WEBPVP8X\n\0\0\0\x10\0\0\0" + b"\xfe\x3f\0" * 2,
-        "screen.gif": b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x02\x00;",
-        "frame.gif": b"GIF89a\x01\0\x01\0\0\0\0,\xff\xff\xff\xff\xff\xff\xff\xff\0\x02\x00;",
+        "screen.gif": gif_of((65_535, 65_535), frame=(65_535, 65_535)),
+        "frame.gif": gif_of((1, 1), frame=(65_535, 65_535)),
         "text.png": png_of(1, 1)[:33] + png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**28), 9)),
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Reading a folder ahead keeps order, bits and memory."""
+"""Reading a folder ahead keeps order, bits and memory; a folder that is no data set is refused."""
 
 import io
 import threading
@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from shufflenetv2.errors import ImageError
-from shufflenetv2.photos.folders import find_photos, read_ahead
+from shufflenetv2.description import Category
+from shufflenetv2.errors import DatasetError, ImageError
+from shufflenetv2.photos.folders import LabelledPhotos, find_photos, hold_out, read_ahead, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
-from shufflenetv2.weights.manifest import load_manifest
+from shufflenetv2.weights.manifest import load_manifest, read_categories
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 TRANSFORM = PhotoTransform(load_manifest()[0].preprocess)
 
 
@@ -22,7 +24,7 @@ TRANSFORM = PhotoTransform(load_manifest()[0].preprocess)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """23 crops of the sample photos, in nested folders; one of them is broken."""
     target = tmp_path_factory.mktemp("photos")
-    source = Path(__file__).parent.parent.parent / "images/coffee.jpg"
+    source = ROOT / "images/coffee.jpg"
     with Image.open(source) as photograph:
         for index in range(23):
             place = target / f"{index % 3}" / f"{index:02}.jpg"
@@ -36,7 +38,7 @@ def test_find_photos_is_sorted_recursive_and_keeps_explicit_files(folder: Path) 
     found = find_photos([folder])
     assert found == sorted(folder.rglob("*.jpg"))
     assert find_photos([folder / "2", "elsewhere.xyz"])[-1] == Path("elsewhere.xyz")
-    with pytest.raises(ImageError, match="holds no photo"):
+    with pytest.raises(DatasetError, match="holds no photo"):
         find_photos([Path(__file__).parent])
 
 
@@ -95,3 +97,36 @@ def test_bytes_of_every_format_are_found_by_suffix(tmp_path: Path) -> None:
     [batch] = read_ahead(find_photos([tmp_path]), TRANSFORM)
     assert batch.images is not None
     assert batch.images.shape == (5, 3, 224, 224)
+
+
+def test_imagenet_folders_by_wordnet_id_or_label(tmp_path: Path) -> None:
+    classes = read_categories("imagenet1k.txt")
+    for name in ("n02123045", "tiger cat"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cat.jpg").symlink_to(ROOT / "images/cat.jpg")
+    photos = read_labelled(tmp_path, classes)
+    assert [classes[label].label for label in photos.labels] == ["tabby", "tiger cat"]
+    assert [classes[label].wordnet_id for label in photos.labels] == ["n02123045", "n02123159"]
+    with pytest.raises(DatasetError, match=r"several classes share the label 'tiger cat'.*WordNet id"):
+        read_labelled(tmp_path, [*classes, Category("tiger cat", "n99999999")])
+
+
+def test_empty_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="holds no folder"):
+        read_labelled(tmp_path)
+    (tmp_path / "ant").mkdir()
+    with pytest.raises(DatasetError, match=r"ant holds no photo"):
+        read_labelled(tmp_path, [Category("ant", None)])
+    with pytest.raises(DatasetError, match="missing cannot be read"):
+        read_labelled(tmp_path / "missing")
+    assert not issubclass(DatasetError, ImageError)  # which is about one photo
+    with pytest.raises(DatasetError, match=r"folders that are no class: 'ant'; the classes are 'yak'$"):
+        read_labelled(tmp_path, [Category("yak", None)])
+
+
+def test_a_class_of_which_nothing_would_be_left_cannot_be_held_out() -> None:
+    photos = LabelledPhotos((Path("1.jpg"), Path("2.jpg")), (0, 0), ("ant",))
+    with pytest.raises(
+        DatasetError, match=r"holding out 0\.1 of the 2 photos of class 'ant' leaves 2 for training and 0"
+    ):
+        hold_out(photos, 0.1, seed=0)

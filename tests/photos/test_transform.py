@@ -13,7 +13,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from shufflenetv2.description import Preprocess
 from shufflenetv2.errors import ImageError
-from shufflenetv2.photos.transform import PhotoTransform, open_photo
+from shufflenetv2.photos.decode import open_photo
+from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.weights.manifest import load_manifest
 
 ROOT = Path(__file__).resolve().parent.parent.parent

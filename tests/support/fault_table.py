@@ -17,8 +17,7 @@ DOCUMENT = ROOT / "docs" / "faults.md"
 ROWS = range(1, 43)
 sys.path.insert(0, str(ROOT))
 
-from shufflenetv2.photos import structure  # noqa: E402
-from shufflenetv2.photos import transform as photos  # noqa: E402
+from shufflenetv2.photos import decode  # noqa: E402
 from shufflenetv2.weights import download as fetching  # noqa: E402
 from shufflenetv2.weights import store as cache  # noqa: E402
 from shufflenetv2.weights import transport as transfer  # noqa: E402
@@ -37,7 +36,7 @@ Three promises:
    {tries} tries of a mirror, {redirects} redirects, and of a body the size in the manifest plus one byte. The first
    three are `TOTAL_SECONDS`, `PROGRESS_SECONDS` and `TRIES` of `shufflenetv2.weights.download`.
 3. **No image costs more than a stated memory and time, or fails with anything but `ImageError`**: {bytes:,} bytes and
-   {pixels:,} pixels at most (`MAX_BYTES` and `MAX_PIXELS` of `shufflenetv2.photos.transform`),
+   {pixels:,} pixels at most (`SHUFFLENETV2_MAX_BYTES` and `SHUFFLENETV2_MAX_PIXELS` in the environment replace them),
    {scans} scans and {segments:,} segments of a JPEG, {chunks:,} chunks of a PNG. Within those
    bounds no file takes more than 1 GB of memory or 30 s of one core; ordinary photos take milliseconds.
 
@@ -116,11 +115,11 @@ def document() -> str:
         "progress": fetching.PROGRESS_SECONDS,
         "tries": fetching.TRIES,
         "redirects": transfer.MAX_REDIRECTS,
-        "bytes": photos.MAX_BYTES,
-        "pixels": photos.MAX_PIXELS,
-        "scans": structure.MAX_SCANS,
-        "segments": structure.MAX_SEGMENTS,
-        "chunks": structure.MAX_CHUNKS,
+        "bytes": decode.MAX_BYTES,
+        "pixels": decode.MAX_PIXELS,
+        "scans": decode.MAX_SCANS,
+        "segments": decode.MAX_SEGMENTS,
+        "chunks": decode.MAX_CHUNKS,
         "stale": cache.STALE_SECONDS,
     }
     lines = [

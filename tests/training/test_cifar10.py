@@ -22,8 +22,7 @@ from torch import Tensor
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import build, resolve
 from shufflenetv2.entrypoints import classifier
-from shufflenetv2.photos.folders import read_ahead
-from shufflenetv2.photos.labelled import read_labelled
+from shufflenetv2.photos.folders import read_ahead, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.weights.manifest import load_manifest, read_categories
 

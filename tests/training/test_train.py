@@ -23,7 +23,7 @@ from shufflenetv2.commands.train import add_arguments, make_recipe
 from shufflenetv2.description import Preprocess
 from shufflenetv2.entrypoints import classifier, shufflenet_v2_x0_5
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
-from shufflenetv2.photos.labelled import LabelledPhotos, hold_out, read_labelled
+from shufflenetv2.photos.folders import LabelledPhotos, hold_out, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.training.augment import Augmentation, BatchTransform, shift
 from shufflenetv2.training.run import curves
