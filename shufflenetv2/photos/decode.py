@@ -45,20 +45,12 @@ _END_OF_IMAGE, _START_OF_SCAN, _START_OF_IMAGE, _FIRST_WITH_LENGTH = 0xD9, 0xDA,
 
 
 def max_pixels() -> int:
-    """The most pixels of a photo.
-
-    Raises:
-        ValueError: SHUFFLENETV2_MAX_PIXELS is no number above 0.
-    """
+    """The most pixels of a photo; ``ValueError`` if SHUFFLENETV2_MAX_PIXELS is no number above 0."""
     return int(limit("SHUFFLENETV2_MAX_PIXELS", MAX_PIXELS))
 
 
 def max_bytes() -> int:
-    """The most bytes of an image file.
-
-    Raises:
-        ValueError: SHUFFLENETV2_MAX_BYTES is no number above 0.
-    """
+    """The most bytes of an image file; ``ValueError`` if SHUFFLENETV2_MAX_BYTES is no number above 0."""
     return int(limit("SHUFFLENETV2_MAX_BYTES", MAX_BYTES))
 
 
