@@ -19,10 +19,12 @@ from ..description import Description, parse_description, to_json
 from ..errors import CheckpointError, ManifestError
 from ..files import read_regular, whole_file
 from ..package import logger
+from .foreign import FIRST, check_container, state_dict_in
 
 FORMAT = "shufflenetv2"
 SCHEMA_VERSION = 1
 MAX_BYTES = 1_000_000_000  # of a file of the user's own; the widest network in float64 has 60 MB
+EXPANDED_BYTES = 2**26  # that a tensor may claim beyond what the file holds of it; the largest of x2.0 has 8 MB
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PIECE = 32_000  # elements
 _COUNTER = "num_batches_tracked"  # absent in files written before PyTorch 0.4.1
@@ -45,7 +47,7 @@ class Checkpoint:
     @property
     def in_channels(self) -> int:
         """Channels of the images that the first convolution reads."""
-        return self._kernel("conv1.0.weight").shape[1]
+        return self._kernel(FIRST).shape[1]
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -102,6 +104,7 @@ def load_plain(data: bytes, where: str) -> Any:
     Raises:
         CheckpointError: the bytes are no checkpoint, are damaged, or hold more than tensors and plain types.
     """
+    check_container(data, where)
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load fails with a dozen unrelated types on damaged files
@@ -132,11 +135,8 @@ def parse_checkpoint(data: bytes, where: str, archs: Mapping[str, object]) -> Ch
     Raises:
         CheckpointError: it is no checkpoint of this network, with the remedy where there is one.
     """
-    content = load_plain(data, where)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{where} holds a {type(content).__name__}, expected a state dict")
-    description = None
-    if content.get("format") == FORMAT:
+    content, description = load_plain(data, where), None
+    if isinstance(content, dict) and content.get("format") == FORMAT:
         version = content.get("schema_version")
         if version != SCHEMA_VERSION:
             raise CheckpointError(
@@ -147,10 +147,7 @@ def parse_checkpoint(data: bytes, where: str, archs: Mapping[str, object]) -> Ch
         except ManifestError as error:
             raise CheckpointError(str(error)) from error
         content = content.get("state_dict")
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{where} has no state dict under 'state_dict'; write it anew")
-    _explain_foreign(content, where)
-    checkpoint = Checkpoint(dict(content), description, where)
+    checkpoint = Checkpoint(state_dict_in(content, where), description, where)
     if description:
         says = (len(description.categories), description.in_channels)
         has = (checkpoint.num_classes, checkpoint.in_channels)
@@ -160,32 +157,6 @@ def parse_checkpoint(data: bytes, where: str, archs: Mapping[str, object]) -> Ch
                 f"{has[1]}; write it anew"
             )
     return checkpoint
-
-
-def _explain_foreign(content: dict[Any, Any], where: str) -> None:
-    """Name the usual near misses as what they are, with the remedy."""
-    keys = [key for key in content if isinstance(key, str)]
-    if len(keys) != len(content):
-        raise CheckpointError(f"{where} has keys that are not names; expected a state dict under torchvision's keys")
-    if not keys:
-        raise CheckpointError(f"{where} holds an empty state dict; expected one under torchvision's keys")
-    inner = [key for key in keys if isinstance(content[key], Mapping)]
-    if inner:
-        raise CheckpointError(
-            f"{where} is a wrapped checkpoint with the keys {sorted(keys)[:8]}; save the state dict alone: "
-            f"torch.save(torch.load(path, weights_only=True)[{inner[0]!r}], new_path)"
-        )
-    prefix = next((each for each in ("module.", "_orig_mod.", "model.") if keys[0].startswith(each)), None)
-    if prefix:
-        raise CheckpointError(
-            f"{where} has keys that begin with {prefix!r} (saved from a wrapped model); save model.module.state_dict() "
-            f"or strip it: {{key.removeprefix({prefix!r}): value for key, value in state_dict.items()}}"
-        )
-    if "conv1.0.bias" in keys or not any(key.endswith("running_mean") for key in keys):
-        raise CheckpointError(
-            f"{where} has no BatchNorm statistics: it looks like the folded deploy form. Give the plain network's "
-            "state dict and ask for deploy=True; folding happens on loading"
-        )
 
 
 def load(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -210,14 +181,27 @@ def load(model: nn.Module, checkpoint: Checkpoint) -> None:
         _check_kind(key, tensor, expected[key], checkpoint.where)
 
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    # Detached: a file may hold Parameters, which load_state_dict would refuse as buffers, half way through.
-    plain = {key: tensor.detach().contiguous() for key, tensor in given.items()}
-    cast = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in plain.items()}
-    _check_values(cast, checkpoint.where)
-    ready = {key: tensor.to(device) for key, tensor in cast.items()}
+    taken: set[int] = set()
+    own = {key: _owned(tensor, expected[key].stride(), dtype, taken) for key, tensor in given.items()}
+    _check_values(own, checkpoint.where)
+    ready = {key: tensor.to(device) for key, tensor in own.items()}
     if without_counters:
         ready |= {key: torch.zeros((), dtype=torch.int64, device=device) for key in counters}
     model.load_state_dict(ready, strict=True, assign=True)
+
+
+def _owned(tensor: Tensor, strides: tuple[int, ...], dtype: torch.dtype, taken: set[int]) -> Tensor:
+    """The tensor with memory of its own, as a new network has it: other strides would compute in another order.
+
+    Files written from channels-last training keep theirs. ``taken`` gathers the addresses of the memory given away.
+    """
+    # Detached: a file may hold Parameters, which load_state_dict would refuse as buffers, half way through.
+    own = tensor.detach().to(dtype) if tensor.is_floating_point() else tensor.detach()
+    memory = own.untyped_storage()
+    if own.stride() != strides or memory.nbytes() != own.nbytes or memory.data_ptr() in taken:
+        own = torch.empty_strided(own.shape, strides, dtype=own.dtype, device="cpu").copy_(own)
+    taken.add(own.untyped_storage().data_ptr())
+    return own
 
 
 def _check_kind(key: str, tensor: object, expected: Tensor, where: str) -> None:
@@ -225,6 +209,8 @@ def _check_kind(key: str, tensor: object, expected: Tensor, where: str) -> None:
         raise CheckpointError(f"{where}: {key!r} must be a tensor, got a {type(tensor).__name__}")
     if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
         raise CheckpointError(f"{where}: {key!r} must be a dense tensor with data, got {_kind(tensor)}")
+    if tensor.nbytes > max(tensor.untyped_storage().nbytes(), EXPANDED_BYTES):
+        raise CheckpointError(f"{where}: {key!r} claims {tensor.nbytes:,} bytes and holds fewer (an expanded tensor)")
     wanted = FLOATING if expected.is_floating_point() else (torch.int64,)
     if tensor.dtype not in wanted:
         names = ", ".join(str(each) for each in wanted)

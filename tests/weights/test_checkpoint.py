@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import checkpoint_bytes
+import torchvision.models
+from conftest import checkpoint_bytes, reference_model
 from support.fault_rows import fault
 from torch import Tensor, nn
 
@@ -215,17 +216,90 @@ class TestNearMisses:
         with pytest.raises(CheckpointError, match=r"looks like the folded deploy form.*ask for deploy=True"):
             parse_checkpoint(checkpoint_bytes(folded), "mine.pth", SPECS)
 
-    @pytest.mark.parametrize("key", ["model", "state_dict", "net"])
-    def test_wrapped(self, key: str, good: StateDict) -> None:
-        wrapped = {"epoch": 3, key: good, "optimizer": {"lr": 0.1}} if key == "model" else {key: good}
-        with pytest.raises(CheckpointError, match=rf"is a wrapped checkpoint .*\['{key}'\]"):
-            parse_checkpoint(checkpoint_bytes(wrapped), "mine.pth", SPECS)
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda good: {"epoch": 3, "model": good, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}},
+            lambda good: {"model_state_dict": good, "loss": 0.5},
+            lambda good: {"state_dict": good, "hyper_parameters": {"lr": 0.1}, "pytorch-lightning_version": "2.5"},
+            lambda good: {f"module.{key}": value for key, value in good.items()},
+            lambda good: {f"_orig_mod.{key}": value for key, value in good.items()},
+            lambda good: {f"module._orig_mod.{key}": value for key, value in good.items()},
+            lambda good: {"n_averaged": torch.tensor(7), **{f"module.{key}": value for key, value in good.items()}},
+            lambda good: {"state_dict": {f"module.{key}": value for key, value in good.items()}},
+        ],
+        ids=[
+            "optimizer",
+            "model_state_dict",
+            "lightning",
+            "module",
+            "compiled",
+            "both",
+            "average",
+            "state_dict.module",
+        ],
+    )
+    def test_unwrapped(
+        self, wrap: Callable[[StateDict], StateDict], good: StateDict, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        checkpoint = parse_checkpoint(checkpoint_bytes(wrap(good)), "mine.pth", SPECS)
+        assert checkpoint.state_dict.keys() == good.keys()
+        assert all(torch.equal(checkpoint.state_dict[key], good[key]) for key in good)
+        assert all(record.getMessage().startswith("mine.pth: the ") for record in caplog.records)
+        assert caplog.records
 
-    @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
-    def test_prefixed(self, prefix: str, good: StateDict) -> None:
-        prefixed = {prefix + key: tensor for key, tensor in good.items()}
-        with pytest.raises(CheckpointError, match=rf"keys that begin with '{prefix}'.*removeprefix"):
-            parse_checkpoint(checkpoint_bytes(prefixed), "mine.pth", SPECS)
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (
+                lambda good: {"model": good, "ema": good},
+                r"several state dicts, model, ema; save one",
+            ),
+            (lambda good: {f"backbone.{key}": value for key, value in good.items()}, r"a part of another.*'backbone.'"),
+            (lambda good: {f"model.{key}": value for key, value in good.items()}, r"begin with 'model.'.*removeprefix"),
+            (lambda good: {"optimizer": {"state": {}}, "epoch": 3}, r"is a wrapped checkpoint with the keys"),
+            (
+                lambda good: {"fc.weight": torch.ones(2, 3)},
+                r"has no tensor 'conv1.0.weight'.*fc.weight",
+            ),
+            (lambda good: {"first_conv.0.weight": torch.ones(2)}, "megvii's own ShuffleNet"),
+            (lambda good: {"fc._packed_params.dtype": torch.ones(2)}, "is quantised"),
+        ],
+    )
+    def test_refused_with_the_remedy(
+        self, change: Callable[[StateDict], StateDict], message: str, good: StateDict
+    ) -> None:
+        with pytest.raises(CheckpointError, match=message):
+            parse_checkpoint(checkpoint_bytes(change(good)), "mine.pth", SPECS)
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [("resnet18", "is a ResNet's"), ("mobilenet_v2", "is another network's"), ("efficientnet_b0", "is another")],
+    )
+    def test_another_family(self, name: str, message: str) -> None:
+        state_dict = getattr(torchvision.models, name)().state_dict()
+        with pytest.raises(CheckpointError, match=message):
+            parse_checkpoint(checkpoint_bytes(state_dict), "mine.pth", SPECS)
+
+    def test_other_containers(self, model: ShuffleNetV2, tmp_path: Path) -> None:
+        torch.jit.script(model.eval()).save(tmp_path / "script.pt")
+        torch.export.save(torch.export.export(model, (torch.rand(1, 3, 64, 64),)), tmp_path / "exported.pt2")
+        header = b'{"conv1.0.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+        (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        for name, message in (
+            ("script.pt", r"is a TorchScript file.*torch.jit.load\(path\).state_dict"),
+            ("exported.pt2", "is a torch.export file"),
+            ("model.safetensors", r"is a safetensors file.*load_file\(path\)"),
+        ):
+            with pytest.raises(CheckpointError, match=message):
+                parse_checkpoint((tmp_path / name).read_bytes(), name, SPECS)
+
+    def test_the_remedy_for_torchscript_works(self, model: ShuffleNetV2, tmp_path: Path) -> None:
+        torch.jit.script(model.eval()).save(tmp_path / "script.pt")
+        torch.save(torch.jit.load(tmp_path / "script.pt").state_dict(), tmp_path / "new.pth")
+        checkpoint = parse_checkpoint((tmp_path / "new.pth").read_bytes(), "new.pth", SPECS)
+        load(ShuffleNetV2(TINY, num_classes=5), checkpoint)
 
     def test_a_whole_model(self, model: ShuffleNetV2) -> None:
         buffer = io.BytesIO()
@@ -247,6 +321,67 @@ class TestNearMisses:
         torch.save(content, buffer)
         with pytest.raises(CheckpointError, match=message):
             parse_checkpoint(buffer.getvalue(), "mine.pth", SPECS)
+
+
+class TestMemory:
+    """What a file would unpack to is known before it is unpacked."""
+
+    def test_an_expanded_tensor(self, good: StateDict) -> None:
+        claims = {**good, "fc.weight": torch.zeros(1).expand(100_000_000_000, 8)}
+        data = checkpoint_bytes(claims)
+        assert len(data) < 200_000
+        checkpoint = parse_checkpoint(data, "mine.pth", SPECS)
+        with torch.device("meta"):
+            model = ShuffleNetV2(TINY, num_classes=checkpoint.num_classes)
+        with pytest.raises(CheckpointError, match=r"'fc.weight' claims 3,200,000,000,000 bytes and holds fewer"):
+            load(model, checkpoint)
+
+    def test_a_compressed_file(self, good: StateDict) -> None:
+        packed = io.BytesIO()
+        with (
+            zipfile.ZipFile(io.BytesIO(checkpoint_bytes(good))) as plain,
+            zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target,
+        ):
+            for file in plain.infolist():
+                target.writestr(file.filename, plain.read(file))
+        with pytest.raises(CheckpointError, match=r"is compressed, which torch.save never does"):
+            parse_checkpoint(packed.getvalue(), "mine.pth", SPECS)
+
+
+class TestStrides:
+    """A loaded network computes in the order in which a new one does: bit for bit, whatever layout a file keeps."""
+
+    def test_a_file_from_channels_last_training(self) -> None:
+        arch = "shufflenet_v2_x0_5"
+        reference = reference_model(arch)
+        stored = {key: value.clone() for key, value in reference.state_dict().items()}
+        reference.to(memory_format=torch.channels_last)
+        kept = {
+            key: value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
+            for key, value in stored.items()
+        }
+        depthwise = kept["stage2.0.branch1.0.weight"]
+        assert depthwise.stride() == (9, 1, 3, 1)  # so the fault is real
+        model = ShuffleNetV2(SPECS[arch]).eval()
+        load(model, parse_checkpoint(checkpoint_bytes(kept), "last.pth", SPECS))
+        fresh = ShuffleNetV2(SPECS[arch])
+        for (key, ours), theirs in zip(model.state_dict().items(), fresh.state_dict().values(), strict=True):
+            assert ours.stride() == theirs.stride(), key
+        new = reference_model(arch)
+        images = torch.randn(2, 3, 97, 131, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            expected = new(images)
+            assert float(expected.std(0).max()) > 1e-3
+            assert torch.equal(model(images), expected)
+
+    def test_shared_memory_is_given_to_one(self, good: StateDict) -> None:
+        shared = torch.rand(40)
+        good["stage2.0.branch1.1.weight"], good["stage2.0.branch1.1.bias"] = shared[:4], shared[:4]
+        model = ShuffleNetV2(TINY, num_classes=5)
+        load(model, parse_checkpoint(checkpoint_bytes(good), "mine.pth", SPECS))
+        storages = [tensor.untyped_storage() for tensor in model.state_dict().values()]
+        assert len({storage.data_ptr() for storage in storages}) == len(storages)
+        assert all(storage.nbytes() <= 8 * 1024 * 4 for storage in storages)
 
 
 DESCRIPTION = Description(
@@ -318,7 +453,7 @@ ROW_41 = fault(
             ("accuracy", change("metrics", "acc@1", to=101.0), "'acc@1' must be at least 0"),
             ("author", change("metrics", "measured_by", to="\x1b]0;owned\x07"), "label must be 1 to 200 printable"),
             ("version", change("schema_version", to=2), "has schema_version 2, this code reads 1; upgrade"),
-            ("tensors", change("state_dict", to=[1]), "has no state dict under 'state_dict'"),
+            ("tensors", change("state_dict", to=[1]), "holds a list, expected a state dict"),
         )
     ],
 )

@@ -1,0 +1,123 @@
+"""Files that are nearly a checkpoint of this network: taken where that is unambiguous, else named, with the remedy."""
+
+import io
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..package import logger
+
+FIRST = "conv1.0.weight"  # the state-dict key by which this network is known
+_WRAPPERS = re.compile(r"(module\.|_orig_mod\.)+")  # DataParallel, torch.compile, AveragedModel: the network in a shell
+
+# Keys by which other networks and other states are known, what they are, and what to do.
+_KNOWN = [
+    (r"layer[1-4]\.\d+\.conv1\.weight", "is a ResNet's; this package reads ShuffleNet V2 alone"),
+    (
+        r"first_conv\.0\.weight",
+        "is megvii's own ShuffleNet, whose units are built otherwise; use torchvision's weights",
+    ),
+    (r"(features|blocks)\.\d+.*", "is another network's; this package reads ShuffleNet V2 alone"),
+    (
+        r".*(_packed_params|zero_point|scale)(\..*)?",
+        "is quantised; give the floating-point state dict",
+    ),
+]
+_FOLDED = (
+    "has no BatchNorm statistics: it looks like the folded deploy form. Give the plain network's state dict and ask "
+    "for deploy=True; folding happens on loading"
+)
+
+
+def check_container(data: bytes, where: str) -> None:
+    """Refuse, by their outline alone, files of another format and those that would unpack to more than they hold.
+
+    Raises:
+        CheckpointError: naming the format, with the remedy.
+    """
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
+        raise CheckpointError(
+            f"{where} is a safetensors file; make a checkpoint of it: "
+            "torch.save(safetensors.torch.load_file(path), new_path)"
+        )
+    if not data.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            files = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # torch says what is wrong with it
+    names = {os.path.basename(file.filename) for file in files}
+    if "constants.pkl" in names:
+        raise CheckpointError(
+            f"{where} is a TorchScript file; make a checkpoint of it: "
+            "torch.save(torch.jit.load(path).state_dict(), new_path)"
+        )
+    if "archive_format" in names:
+        raise CheckpointError(f"{where} is a torch.export file; give the checkpoint that it was exported from")
+    stored = all(file.compress_type == zipfile.ZIP_STORED for file in files)
+    if not stored or sum(file.file_size for file in files) > len(data):
+        raise CheckpointError(f"{where} is compressed, which torch.save never does; save it anew")
+
+
+def state_dict_in(content: object, where: str) -> dict[str, Tensor]:
+    """The one state dict in what a file held, under torchvision's keys; logged if something was taken off it.
+
+    Raises:
+        CheckpointError: there is none or more than one, or it is of something else.
+    """
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{where} holds a {type(content).__name__}, expected a state dict")
+    if not content:
+        raise CheckpointError(f"{where} holds an empty state dict; expected one under torchvision's keys")
+    if not all(isinstance(key, str) for key in content):
+        raise CheckpointError(f"{where} has keys that are not names; expected a state dict under torchvision's keys")
+    inner = [key for key, value in content.items() if _is_state_dict(value)]
+    if len(inner) > 1:
+        raise CheckpointError(f"{where} holds several state dicts, {', '.join(inner)}; {_save_alone(inner[0])}")
+    if not inner or _is_state_dict(content):
+        return _without_prefix(content, where)
+    logger.info("%s: the state dict was taken from under %r", where, inner[0])
+    return _without_prefix(content[inner[0]], where)
+
+
+def _is_state_dict(value: object) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(key, str) and key.endswith(FIRST) for key in value)
+
+
+def _save_alone(key: str) -> str:
+    return f"save one alone: torch.save(torch.load(path, weights_only=True)[{key!r}], new_path)"
+
+
+def _without_prefix(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    if FIRST in content:
+        return dict(content)
+    prefix = next((key.removesuffix(FIRST) for key in content if key.endswith(FIRST)), None)
+    if prefix is None:
+        raise CheckpointError(f"{where} {_what_it_is(content)}")
+    if not _WRAPPERS.fullmatch(prefix):
+        raise CheckpointError(
+            f"{where} has keys that begin with {prefix!r}, so the network is a part of another; save it alone: "
+            f"torch.save({{key.removeprefix({prefix!r}): value for key, value in state_dict.items() "
+            f"if key.startswith({prefix!r})}}, new_path)"
+        )
+    logger.info("%s: the prefix %r was taken off the keys", where, prefix)
+    # AveragedModel counts its updates beside the network.
+    return {key.removeprefix(prefix): value for key, value in content.items() if key != "n_averaged"}
+
+
+def _what_it_is(content: Mapping[str, Any]) -> str:
+    for pattern, meaning in _KNOWN:
+        if any(re.fullmatch(pattern, key) for key in content):
+            return meaning
+    inner = [key for key, value in content.items() if isinstance(value, Mapping)]
+    if inner:
+        return f"is a wrapped checkpoint with the keys {sorted(content)[:8]}; {_save_alone(inner[0])}"
+    if "conv1.weight" in content and "conv1.bias" in content:
+        return _FOLDED
+    return f"has no tensor {FIRST!r}, so it is no ShuffleNet V2; its first keys are {sorted(content)[:4]}"
