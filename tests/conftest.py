@@ -232,5 +232,14 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch computes in one thread: on cores that others use too, threads that wait for each other take far longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update", action="store_true", help="rewrite what documents show instead of comparing with it")

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from shufflenetv2.network.model import SPECS, ShuffleNetV2, Spec, interleave
 
-SIZES = [(224, 224), (192, 192), (97, 131), (64, 64), (33, 47), (32, 32)]
+# The smallest odd size runs always, for every width and dtype; the others, and all threads, in the whole suite.
+SIZES = [
+    (33, 47),
+    *(pytest.param(size, marks=pytest.mark.slow) for size in [(224, 224), (192, 192), (97, 131), (64, 64), (32, 32)]),
+]
+SMALL = Spec(stage_channels=(10, 30, 62), head_channels=40, stem_channels=7, stage_units=(1, 2, 1))
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pair(arch: str, dtype: torch.dtype = torch.float32) -> tuple[ShuffleNetV2, nn.Module]:
@@ -48,38 +55,39 @@ def test_same_seed_gives_torchvisions_state_dict(arch: str) -> None:
         assert torch.equal(tensor, theirs[key]), key
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("arch", SPECS)
 def test_outputs_and_gradients_equal_torchvisions(arch: str, dtype: torch.dtype, size: tuple[int, int]) -> None:
-    ours, theirs = pair(arch, dtype)
-    for model in (ours, theirs):
+    models = pair(arch, dtype)
+    for model in models:
         randomise_statistics(model)
     for batch in (1, 3):
         images = torch.randn(batch, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(2))
         for training in (True, False):
-            ours.train(training)
-            theirs.train(training)
+            for model in models:
+                model.train(training)
             if training and batch == 1 and size == (32, 32):  # one value per channel: BatchNorm refuses
-                for model in (ours, theirs):
+                for model in models:
                     with pytest.raises(ValueError, match="more than 1 value per channel"):
                         model(images)
                 continue
-            (our_logits, our_gradients), (their_logits, their_gradients) = run(ours, images), run(theirs, images)
+            (our_logits, our_gradients), (their_logits, their_gradients) = (run(model, images) for model in models)
             assert torch.equal(our_logits, their_logits)
             for index, (mine, other) in enumerate(zip(our_gradients, their_gradients, strict=True)):
                 assert torch.equal(mine, other), f"gradient {index}, training={training}, batch={batch}"
-    for key, tensor in ours.state_dict().items():  # the running statistics after training steps
-        assert torch.equal(tensor, theirs.state_dict()[key]), key
+    ours, theirs = (model.state_dict() for model in models)
+    for key, tensor in ours.items():  # the running statistics after training steps
+        assert torch.equal(tensor, theirs[key]), key
 
 
-def test_quick_parity() -> None:
-    """The one parity check that runs before each commit."""
-    ours, theirs = pair("shufflenet_v2_x0_5")
-    images = torch.randn(2, 3, 33, 47)
-    assert torch.equal(ours(images), theirs(images))
-    assert torch.equal(ours.eval()(images), theirs.eval()(images))
+@pytest.mark.slow
+def test_several_threads_change_nothing() -> None:
+    torch.set_num_threads(2)
+    try:
+        test_outputs_and_gradients_equal_torchvisions("shufflenet_v2_x1_0", torch.float32, (224, 224))
+    finally:
+        torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -157,8 +165,7 @@ def test_no_classes_gives_the_pooled_features() -> None:
 
 
 def test_custom_widths() -> None:
-    spec = Spec(stage_channels=(10, 30, 62), head_channels=40, stem_channels=7, stage_units=(1, 2, 1))
-    assert ShuffleNetV2(spec, num_classes=3, in_channels=2)(torch.randn(2, 2, 64, 64)).shape == (2, 3)
+    assert ShuffleNetV2(SMALL, num_classes=3, in_channels=2)(torch.randn(2, 2, 64, 64)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("channels", [(47, 96, 192), (48, 95, 192), (48, 96, 191), (0, 96, 192)])
@@ -224,7 +231,7 @@ def test_compiles_without_graph_breaks(evaluated: tuple[ShuffleNetV2, Tensor, Te
 
 
 def test_training_compiles_without_graph_breaks() -> None:
-    model = pair("shufflenet_v2_x0_5", torch.float64)[0].train()
+    model = ShuffleNetV2(SMALL).double().train()
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64).to(memory_format=torch.channels_last)
     _, expected = run(model, images)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
