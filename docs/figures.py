@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
 
 from shufflenetv2.commands.benchmark import NAMES
-from shufflenetv2.network.routing import routing
+from shufflenetv2.network.deploy_form import routing
 from shufflenetv2.weights.manifest import load_manifest
 
 ROOT = Path(__file__).resolve().parent.parent

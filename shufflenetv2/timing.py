@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .builder import resolve
-from .commands import export
 from .network.deploy import deploy
+from .network.formats.table import FORMATS, Shape
 from .network.model import SPECS, ShuffleNetV2
 from .photos.folders import read_ahead
 from .photos.transform import PhotoTransform
@@ -143,8 +143,7 @@ def openvino(task: Task) -> Step:
 
 
 def write_onnx(task: Task, path: Path) -> None:
-    with export.quiet():
-        export.write_onnx(network(task), export.Shape(2, 3, IMAGE_SIZE, dynamic=True), {}, path)
+    FORMATS["onnx"].write(network(task), Shape(2, 3, IMAGE_SIZE, dynamic=True), {}, path)
 
 
 def cuda(task: Task) -> Step:

@@ -1,7 +1,6 @@
 """What commands share: options with one spelling, help and default, and numbers that say what they want."""
 
 import argparse
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -9,8 +8,6 @@ from typing import TypeVar
 from ..network.model import SPECS
 from ..photos.folders import BATCH_SIZE
 from ..weights.manifest import DEFAULT_ARCH
-
-SMALLEST_EXPORTED_SIZE = 33  # at 32 the last stage has one pixel, and torch.export takes that for a constant
 
 Number = TypeVar("Number", int, float)
 
@@ -75,10 +72,6 @@ def port(text: str) -> int:
 
 def size(text: str) -> int:
     return bounded(int, text, 32, 2048, "a whole number of pixels from 32 to 2048")
-
-
-def exported_size(text: str) -> int:
-    return bounded(int, text, SMALLEST_EXPORTED_SIZE, math.inf, f"a whole number of at least {SMALLEST_EXPORTED_SIZE}")
 
 
 def sized(text: str) -> tuple[int, float]:

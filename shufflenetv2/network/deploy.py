@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .deploy_form import DeployedShuffleNetV2, DeployedStage, keep_freed_memory
+from .deploy_form import DeployedShuffleNetV2, DeployedStage, keep_freed_memory, routing
 from .model import DownsamplingUnit, ShuffleNetV2, Unit
-from .routing import routing
 
 
 def deploy(model: ShuffleNetV2) -> DeployedShuffleNetV2:

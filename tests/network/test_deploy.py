@@ -12,14 +12,15 @@ from torch import nn
 
 from shufflenetv2.network import deploy_form as layers
 from shufflenetv2.network.deploy import deploy
-from shufflenetv2.network.deploy_form import DeployedShuffleNetV2
-from shufflenetv2.network.formats.padding import pad_channels
+from shufflenetv2.network.deploy_form import DeployedShuffleNetV2, routing
+from shufflenetv2.network.formats.onnx import pad_channels
 from shufflenetv2.network.model import SPECS, ShuffleNetV2, Spec, interleave
-from shufflenetv2.network.routing import routing
 
 ODD = Spec(stage_channels=(10, 22, 38), head_channels=37, stem_channels=7, stage_units=(2, 9, 1))
 NARROW = Spec(stage_channels=(2, 6, 4), head_channels=5, stem_channels=1, stage_units=(5, 6, 3))
 TINY = Spec(stage_channels=(8, 12, 20), head_channels=16, stem_channels=4, stage_units=(3, 4, 2))
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def randomised(

@@ -1,19 +1,48 @@
-"""Zero channels for runtimes that compute in blocks of channels, as ONNX Runtime does.
+"""ONNX, written by torch.onnx and opened in ONNX Runtime.
 
-Such a runtime keeps images in blocks of 8 or 16 channels, and leaves that layout where a count does not fit: around the
-max-pool (24 channels) and the depthwise convolution of the first unit (58 in x1.0, 122 in x2.0), which are the layers
-with the largest images. Channels that are zero and that nobody reads cost less than going back and forth.
+ONNX Runtime computes in blocks of channels: it keeps images in blocks of 8 or 16, and leaves that layout where a count
+does not fit: around the max-pool (24 channels) and the depthwise convolution of the first unit (58 in x1.0, 122 in
+x2.0), which are the layers with the largest images. Channels that are zero and that nobody reads cost less than going
+back and forth, so the file of a deploy form has them.
 """
 
 import copy
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..deploy import frozen
 from ..deploy_form import DeployedShuffleNetV2
+from .table import Network, Shape
 
 BLOCK = 16
+
+
+def write_onnx(model: nn.Module, shape: Shape, metadata: dict[str, str], path: Path) -> None:
+    import onnx
+
+    torch.onnx.export(
+        pad_channels(model) if isinstance(model, DeployedShuffleNetV2) else model,
+        (shape.example(),),
+        path,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=shape.constraints(),
+        external_data=False,
+        verbose=False,
+    )
+    exported = onnx.load(path)
+    onnx.helper.set_model_props(exported, metadata)
+    onnx.save(exported, path)
+
+
+def open_onnx(path: Path) -> tuple[Network, dict[str, str]]:
+    import onnxruntime  # type: ignore[import-untyped]  # it has no stubs
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), metadata
 
 
 def pad_channels(model: DeployedShuffleNetV2) -> DeployedShuffleNetV2:
