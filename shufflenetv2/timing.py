@@ -12,17 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .builder import resolve
+from .description import STANDARD
 from .network.deploy import deploy
 from .network.formats.table import FORMATS, Shape
 from .network.model import SPECS, ShuffleNetV2
-from .photos.folders import read_ahead
+from .photos.folders import BATCH_SIZE, read_ahead
 from .photos.transform import PhotoTransform
 
 WARM_UP = 3
 SECONDS_A_ROUND = 0.3
+ROUNDS = 8
+FOLDER_ROUNDS = 3
 IMAGE_SIZE = 224
 TRAINING_SIZE = 96
+TRAINING_BATCH = 64
 GEMM_SIZE = 2048
 REFERENCE_BATCH = 32
 REFERENCE_WORKERS = 2
@@ -56,13 +59,13 @@ def serve(connection: Connection, task: Task) -> None:
     warnings.simplefilter("ignore")  # deprecations of the runtimes, not the user's to act on
     if task.threads:
         torch.set_num_threads(task.threads)
-    step = RUNTIMES[task.candidate.runtime](task)
-    folder = task.candidate.runtime == "folder"
-    for _ in range(1 if folder else WARM_UP):
+    step = RUNTIMES[task.candidate.runtime].make_step(task)
+    whole_folder = bool(task.photos)  # long enough to be warm by itself
+    for _ in range(1 if whole_folder else WARM_UP):
         step()
     connection.send("ready")
     while connection.recv() is not None:
-        connection.send(one_round(step, warm=not folder))
+        connection.send(one_round(step, warm=not whole_folder))
 
 
 def one_round(step: Step, warm: bool) -> list[float]:
@@ -175,7 +178,7 @@ def folder(task: Task) -> Step:
     model = network(task)
     loader: Callable[[], Any]
     if task.candidate.network == "deploy":
-        transform = PhotoTransform(resolve(task.arch, "default").preprocess)
+        transform = PhotoTransform(STANDARD)
 
         def loader() -> Any:
             return (batch.images for batch in read_ahead(task.photos, transform, task.batch))
@@ -212,13 +215,37 @@ class ReferencePhotos(torch.utils.data.Dataset[Tensor]):
         return image
 
 
-RUNTIMES: dict[str, Callable[[Task], Step]] = {
-    "eager": eager,
-    "torchscript": torchscript,
-    "compile": compiled,
-    "onnxruntime": onnxruntime,
-    "openvino": openvino,
-    "cuda": cuda,
-    "training": training,
-    "folder": folder,
+@dataclass(frozen=True)
+class Runtime:
+    """A row of the comparison: in what the networks are timed."""
+
+    name: str  # as tables and figures call it
+    networks: tuple[tuple[str, str], ...]  # what is compared: network and layout
+    make_step: Callable[[Task], Step]
+    needs: tuple[str, ...] = ()  # packages beyond torch and torchvision, as pip takes them
+    reads_onnx: bool = False
+    default: bool = False  # part of a run that asks for none by name
+    listed: bool = True  # --runtimes takes it, and tables show it: inference on the CPU, bounded by its matrix product
+    batch: int | None = None  # its own; None: those of --batch
+    rounds: int = ROUNDS
+
+
+_NCHW, _LAST = "nchw", "channels-last"
+_BOTH = (("torchvision", _NCHW), ("torchvision", _LAST), ("plain", _NCHW), ("plain", _LAST), ("deploy", _NCHW))
+_COMPILED = (("torchvision", _LAST), ("plain", _LAST), ("deploy", _NCHW))
+_FILES = (("torchvision", _NCHW), ("plain", _NCHW), ("deploy", _NCHW))  # a file of ONNX knows one layout
+_WRITING = FORMATS["onnx"].to_write
+
+REFERENCE = "torchvision>=0.25"  # what everything is compared with
+RUNTIMES = {
+    "eager": Runtime("PyTorch", (*_BOTH, ("gemm", _NCHW)), eager, default=True),
+    "torchscript": Runtime("TorchScript", _BOTH, torchscript, default=True),
+    "compile": Runtime("torch.compile", _COMPILED, compiled),
+    "onnxruntime": Runtime(
+        "ONNX Runtime", _FILES, onnxruntime, (*_WRITING, *FORMATS["onnx"].to_open), reads_onnx=True, default=True
+    ),
+    "openvino": Runtime("OpenVINO", _FILES, openvino, (*_WRITING, "openvino>=2025.3"), reads_onnx=True, default=True),
+    "cuda": Runtime("CUDA", _BOTH, cuda, listed=False),
+    "training": Runtime("training", _BOTH[:4], training, listed=False, batch=TRAINING_BATCH),
+    "folder": Runtime("folder", _FILES[::2], folder, listed=False, batch=BATCH_SIZE, rounds=FOLDER_ROUNDS),
 }

@@ -6,7 +6,8 @@ medians. The roofline is the rate of one large single-precision matrix product, 
 
 import argparse
 import datetime
-import importlib.util
+import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -15,53 +16,23 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import ImageError
-from ..network.model import SPECS
-from ..photos.folders import BATCH_SIZE, find_photos
-from ..timing import GEMM_SIZE, Candidate, Task, serve, write_onnx
-from ..weights.manifest import DEFAULT_ARCH, default_entry
+from ..errors import DatasetError
+from ..network.model import SPECS, ShuffleNetV2
+from ..package import require
+from ..photos.folders import find_photos
+from ..timing import GEMM_SIZE, IMAGE_SIZE, REFERENCE, RUNTIMES, Candidate, Task, serve, write_onnx
+from ..weights.manifest import DEFAULT_ARCH
 from .options import add_json, positive
 
-ROUNDS = 8
-FOLDER_ROUNDS = 3
-TRAINING_BATCH = 64
 PATIENCE = 600  # seconds a process may take to get ready or to answer; torch.compile takes a minute
-
-_NCHW, _LAST = "nchw", "channels-last"
-_BOTH = [("torchvision", _NCHW), ("torchvision", _LAST), ("plain", _NCHW), ("plain", _LAST), ("deploy", _NCHW)]
-_FILES = [("torchvision", _NCHW), ("plain", _NCHW), ("deploy", _NCHW)]  # a file of ONNX knows one layout
-CANDIDATES = {
-    "eager": [*_BOTH, ("gemm", _NCHW)],
-    "torchscript": _BOTH,
-    "compile": [("torchvision", _LAST), ("plain", _LAST), ("deploy", _LAST)],
-    "onnxruntime": _FILES,
-    "openvino": _FILES,
-    "cuda": _BOTH,
-    "training": _BOTH[:4],
-    "folder": [("torchvision", _NCHW), ("deploy", _NCHW)],
-}
-PACKAGES: dict[str, tuple[str, ...]] = {  # beyond torch and torchvision
-    "eager": (),
-    "torchscript": (),
-    "compile": (),
-    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
-}
-NAMES = {  # as tables and figures call them
-    "eager": "PyTorch",
-    "torchscript": "TorchScript",
-    "compile": "torch.compile",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-}
-DEFAULT_RUNTIMES = ("eager", "torchscript", "onnxruntime", "openvino")
+NAMES = {key: runtime.name for key, runtime in RUNTIMES.items() if runtime.listed}
 
 Row = dict[str, Any]
 
@@ -79,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", nargs="+", type=positive, default=[1, 16], metavar="N", help="images at once (default: 1 16)"
     )
     parser.add_argument("--threads", type=positive, help="default: PyTorch's, one a core")
-    parser.add_argument("--runtimes", nargs="+", choices=PACKAGES, help="default: all installed ones but compile")
+    parser.add_argument("--runtimes", nargs="+", choices=NAMES, help="default: all installed ones but compile")
     parser.add_argument("--training", action="store_true", help="time training steps instead (96x96, batch 64, SGD)")
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="classify a folder's photos instead, beside torchvision's way"
@@ -88,22 +59,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    runtimes = choose_runtimes(arguments)
+    runtimes, left_out = choose_runtimes(arguments)
+    for reason in left_out.values():
+        print(f"left out: {reason}", file=sys.stderr)
     photos = find_folder(arguments.folder) if arguments.folder else ()
     rows: list[Row] = []
-    for arch in arguments.archs:
-        with tempfile.TemporaryDirectory() as directory:
-            for runtime in runtimes:
-                batches = {"training": [TRAINING_BATCH], "folder": [BATCH_SIZE]}.get(runtime, arguments.batch)
-                for batch in batches:
-                    print(f"{arch}, {runtime}, batch {batch} ...", file=sys.stderr, flush=True)
-                    base = Task(Candidate(runtime, "", ""), arch, batch, arguments.threads, photos)
-                    tasks = [replace(base, candidate=Candidate(runtime, *names)) for names in CANDIDATES[runtime]]
-                    if runtime in ("onnxruntime", "openvino"):
-                        tasks = [with_onnx_file(task, Path(directory)) for task in tasks]
-                    times = measure(tasks, FOLDER_ROUNDS if runtime == "folder" else ROUNDS)
-                    rows += summarise(tasks, times)
-    report = {"machine": machine(arguments.threads), "results": add_roofline(rows)}
+    with tempfile.TemporaryDirectory() as directory:
+        for arch, runtime in itertools.product(arguments.archs, runtimes):
+            row = RUNTIMES[runtime]
+            for batch in [row.batch] if row.batch else arguments.batch:
+                print(f"{arch}, {runtime}, batch {batch} ...", file=sys.stderr, flush=True)
+                candidates = [Candidate(runtime, *names) for names in row.networks]
+                tasks = [Task(candidate, arch, batch, arguments.threads) for candidate in candidates]
+                if runtime == "folder":
+                    tasks = [replace(task, photos=photos) for task in tasks]
+                if row.reads_onnx:
+                    tasks = [with_onnx_file(task, Path(directory)) for task in tasks]
+                rows += summarise(tasks, measure(tasks, row.rounds))
+    report = {
+        "machine": machine(arguments.threads),
+        "results": add_roofline(rows),
+        "left_out": [{"runtime": runtime, "reason": reason} for runtime, reason in left_out.items()],
+    }
     print(json.dumps(report, indent=1) if arguments.json else table(report))
     return 0
 
@@ -112,40 +89,35 @@ def find_folder(folder: Path) -> tuple[Path, ...]:
     """The photos of ``--folder``.
 
     Raises:
-        ImageError: it is not a folder, or holds no photo.
+        DatasetError: it is not a folder, or holds no photo.
     """
     if not folder.is_dir():
-        raise ImageError(f"--folder {folder} is not a folder")
+        raise DatasetError(f"--folder {folder} is not a folder")
     return tuple(find_photos([folder]))
 
 
-def choose_runtimes(arguments: argparse.Namespace) -> list[str]:
-    """What was asked for, or all the default ones that are installed.
+def choose_runtimes(arguments: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+    """What was asked for by name, or all the default ones that are installed; and why the others are not.
 
     Raises:
-        ImportError: a package is missing, with the pip line.
+        ImportError: a package is missing without which nothing, or not what was named, can be measured.
     """
-    needed = {"torchvision"}
-    if arguments.folder or arguments.training:
-        runtimes = ["folder"] * bool(arguments.folder) + ["training"] * arguments.training
-    elif arguments.runtimes:
-        runtimes = arguments.runtimes
-        needed |= {package for runtime in runtimes for package in PACKAGES[runtime]}
-    else:
-        runtimes = [runtime for runtime in DEFAULT_RUNTIMES if not missing(PACKAGES[runtime])]
-        runtimes += ["cuda"] * torch.cuda.is_available()
-    lacking = missing(sorted(needed))
-    if lacking:
-        raise ImportError(f"this benchmark needs {', '.join(lacking)}; type: pip install {' '.join(lacking)}")
-    return runtimes
-
-
-def missing(packages: Sequence[str]) -> list[str]:
-    return [package for package in packages if importlib.util.find_spec(package) is None]
+    asked = ["folder"] * bool(arguments.folder) + ["training"] * arguments.training or arguments.runtimes or []
+    require("this benchmark", REFERENCE, *(each for key in asked for each in RUNTIMES[key].needs))
+    if asked:
+        return asked, {}
+    defaults = [key for key, runtime in RUNTIMES.items() if runtime.default]
+    left_out: dict[str, str] = {}
+    for key in defaults:
+        try:
+            require(f"measuring in {RUNTIMES[key].name}", *RUNTIMES[key].needs)
+        except ImportError as error:
+            left_out[key] = str(error)
+    return [key for key in defaults if key not in left_out] + ["cuda"] * torch.cuda.is_available(), left_out
 
 
 def with_onnx_file(task: Task, directory: Path) -> Task:
-    path = directory / f"{task.candidate.network}.onnx"
+    path = directory / f"{task.arch}-{task.candidate.network}.onnx"
     if not path.exists():
         write_onnx(task, path)
     return replace(task, onnx_file=path)
@@ -179,10 +151,8 @@ def measure(tasks: Sequence[Task], rounds: int) -> list[list[float]]:
 
 
 def stop(connection: Any) -> None:
-    try:
+    with suppress(OSError):  # it has died already, and its error was raised where it was noticed
         connection.send(None)
-    except OSError:
-        return  # it has died already, and its error was raised where it was noticed
 
 
 def receive(connection: Any, task: Task) -> Any:
@@ -224,16 +194,23 @@ def add_roofline(rows: list[Row]) -> list[Row]:
     }
     for row in rows:
         rate = rates.get((row["arch"], row["batch"]))
-        if rate is None or row["runtime"] in ("training", "folder", "cuda"):
+        if rate is None or not RUNTIMES[row["runtime"]].listed:
             continue
         if row["network"] == "gemm":
             row["gflops"] = round(rate, 1)
         else:
-            entry = default_entry(row["arch"])
-            assert entry is not None
-            gflops = 2 * entry.macs * row["batch"] / row["ms"] / 1e6
-            row["share_of_gemm"] = round(gflops / rate, 3)
+            row["share_of_gemm"] = round(flops(row["arch"]) * row["batch"] / row["ms"] / 1e6 / rate, 3)
     return rows
+
+
+@functools.cache
+def flops(arch: str) -> int:
+    """Floating-point operations for one image: two for each multiply-add."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:  # shapes alone, nothing is computed
+        ShuffleNetV2(SPECS[arch]).eval()(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE))
+    return int(counter.get_total_flops())
 
 
 def machine(threads: int | None) -> Row:

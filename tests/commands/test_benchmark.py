@@ -1,17 +1,41 @@
 """``benchmark`` measures what it says, in processes of their own, and its arithmetic is right."""
 
-import argparse
+import importlib.util
 import json
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
+import tomllib
+from conftest import ROOT
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.commands import benchmark
-from shufflenetv2.timing import GEMM_SIZE, Candidate, Task
+from shufflenetv2.network.model import SPECS, Spec
+from shufflenetv2.photos.folders import find_photos
+from shufflenetv2.timing import FOLDER_ROUNDS, GEMM_SIZE, REFERENCE, ROUNDS, RUNTIMES, Candidate, Task
 from shufflenetv2.weights.manifest import load_manifest
 
 ARCH = "shufflenet_v2_x0_5"
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Task], int]]:
+    """What would have been measured; each candidate takes 10 ms."""
+    calls: list[tuple[list[Task], int]] = []
+
+    def measure(tasks: list[Task], rounds: int) -> list[list[float]]:
+        calls.append((tasks, rounds))
+        return [[10.0]] * len(tasks)
+
+    monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setattr(benchmark, "write_onnx", lambda task, path: path.touch())
+    return calls
+
+
+@pytest.fixture
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else find(name))
 
 
 def test_summary_and_roofline() -> None:
@@ -28,31 +52,76 @@ def test_summary_and_roofline() -> None:
     assert rows[2]["share_of_gemm"] == pytest.approx(2 * macs * 4 / 0.005 / 1e9 / gflops, abs=5e-4)
 
 
-def test_missing_packages_get_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None if name == "openvino" else object())
-    arguments = argparse.Namespace(folder=None, training=False, runtimes=["openvino"])
-    with pytest.raises(ImportError, match="pip install openvino"):
-        benchmark.choose_runtimes(arguments)
-    arguments.runtimes = None
-    assert "openvino" not in benchmark.choose_runtimes(arguments)
+@pytest.mark.parametrize("entry", [each for each in load_manifest() if each.preprocess.crop == 224], ids=str)
+def test_operations_are_counted_as_the_manifest_says(entry) -> None:
+    assert benchmark.flops(entry.arch) == 2 * entry.macs
+
+
+def test_a_width_without_weights_has_a_roofline_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SPECS, "shufflenet_v2_x0_3", Spec(stage_channels=(24, 48, 96), head_channels=512))
+    tasks = [Task(Candidate("eager", name, "nchw"), "shufflenet_v2_x0_3", 1) for name in ("deploy", "gemm")]
+    ours, _ = benchmark.add_roofline(benchmark.summarise(tasks, [[1.0], [100.0]]))
+    assert 0 < ours["share_of_gemm"] < 1
+
+
+def test_the_extra_installs_what_the_table_needs() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    installed = {*extras["benchmark"], *extras["export"]} - {"shufflenetv2[export]"}
+    assert "shufflenetv2[export]" in extras["benchmark"]
+    assert installed == {REFERENCE, *(each for runtime in RUNTIMES.values() for each in runtime.needs)}
+
+
+@pytest.mark.usefixtures("without_openvino")
+def test_what_is_named_and_missing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "--runtimes", "openvino"]) == 1
+    assert "needs openvino, which is not installed; type: pip install 'openvino>=2025.3'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_openvino")
+def test_what_the_default_run_leaves_out_is_said(
+    measured: list[tuple[list[Task], int]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark.torch.cuda, "is_available", lambda: False)
+    assert main(["benchmark", "--archs", ARCH, "--batch", "1", "--json"]) == 0
+    printed = capsys.readouterr()
+    reason = "measuring in OpenVINO needs openvino, which is not installed; type: pip install 'openvino>=2025.3'"
+    assert printed.err.splitlines()[0] == f"left out: {reason}"
+    assert json.loads(printed.out)["left_out"] == [{"runtime": "openvino", "reason": reason}]
+    assert [tasks[0].candidate.runtime for tasks, _ in measured] == ["eager", "torchscript", "onnxruntime"]
+    (onnx_tasks,) = (tasks for tasks, _ in measured if tasks[0].candidate.runtime == "onnxruntime")
+    names = [task.onnx_file and task.onnx_file.name for task in onnx_tasks]
+    assert names == [f"{ARCH}-{network}.onnx" for network in ("torchvision", "plain", "deploy")]
+
+
+def test_folder_and_training_have_batches_and_rounds_of_their_own(
+    measured: list[tuple[list[Task], int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tuple(find_photos([ROOT / "images"]))
+    assert main(["benchmark", "--archs", ARCH, "--folder", str(ROOT / "images"), "--training", "--json"]) == 0
+    (folder, folder_rounds), (training, training_rounds) = measured
+    assert [(task.batch, task.photos) for task in folder] == [(16, photos)] * 2
+    assert [(task.batch, task.photos) for task in training] == [(64, ())] * 4
+    assert (folder_rounds, training_rounds) == (FOLDER_ROUNDS, ROUNDS)
+    report = json.loads(capsys.readouterr().out)
+    assert report["left_out"] == []
+    assert {row["images_per_second"] for row in report["results"] if row["runtime"] == "training"} == {6400}
 
 
 @pytest.mark.slow
 def test_a_real_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(benchmark, "ROUNDS", 1)
+    monkeypatch.setitem(RUNTIMES, "eager", replace(RUNTIMES["eager"], rounds=1))
     assert main(["benchmark", "--archs", ARCH, "--batch", "1", "--runtimes", "eager", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["machine"]["torch"]
     networks = [(row["network"], row["layout"]) for row in report["results"]]
-    assert networks == benchmark.CANDIDATES["eager"]
+    assert networks == list(RUNTIMES["eager"].networks)
     assert all(row["ms"] > 0 for row in report["results"])
 
 
 @pytest.mark.slow
 def test_a_folder_beside_torchvisions_way(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(benchmark, "FOLDER_ROUNDS", 1)
-    photos = Path(__file__).parent.parent.parent / "images"
-    assert main(["benchmark", "--archs", ARCH, "--folder", str(photos), "--json"]) == 0
+    monkeypatch.setitem(RUNTIMES, "folder", replace(RUNTIMES["folder"], rounds=1))
+    assert main(["benchmark", "--archs", ARCH, "--folder", str(ROOT / "images"), "--json"]) == 0
     reference, ours = json.loads(capsys.readouterr().out)["results"]
     assert (reference["network"], ours["network"]) == ("torchvision", "deploy")
     assert ours["ratio_to_torchvision"]["nchw"] > 0
