@@ -48,9 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     require(f"exporting to {arguments.format}", *form.to_write, *form.to_open)
     weights = resolve(arguments.arch, arguments.weights)
     output = arguments.output or Path(weights.arch + form.suffix)
-    pixels = arguments.size or max(weights.preprocess.crop, SMALLEST_SIZE)
+    fixed, crop = arguments.fixed_batch, weights.preprocess.crop
+    pixels = arguments.size or (crop if fixed else max(crop, SMALLEST_SIZE))
     # Two images as an example: torch.export takes a dimension of one for a constant.
-    fixed = arguments.fixed_batch
     shape = Shape(fixed or 2, weights.in_channels, pixels, dynamic=fixed is None)
     model = build(weights.arch, weights, deploy=not arguments.plain)
     for line in export(model, weights, form, shape, output):

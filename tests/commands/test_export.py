@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [[], ["--plain"], ["--fixed-batch", "3", "--size", "56"]], ids=str)
+@pytest.mark.parametrize("arguments", [[], ["--plain"], ["--fixed-batch", "3"]], ids=str)
 @pytest.mark.parametrize("form", FORMATS)
 def test_export(form, arguments, checkpoint, tmp_path, capsys):
     output = tmp_path / ("network" + FORMATS[form].suffix)
