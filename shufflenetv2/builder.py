@@ -192,9 +192,9 @@ def build(
         _adapt_head(model, weights.num_classes if num_classes is None else num_classes)
         model.eval()
     if deploy:
-        from .network.deploy import deploy as fold  # the plain model need not wait for it
+        from .network.deploy import deploy_own  # the plain model need not wait for it
 
-        return fold(model.eval())
+        return deploy_own(model.eval())
     return model
 
 

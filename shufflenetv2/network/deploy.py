@@ -1,25 +1,33 @@
-"""``deploy``: fill the deploy form with the weights of a plain network.
+"""``deploy``: take a plain network apart, layer by layer, and fill the deploy form with what its layers compute.
 
-Each BatchNorm is folded into the convolution before it, and the weights of a layer are permuted to the order in which
-its input channels arrive (``routing``). The bias of a depthwise convolution moves through the 1x1 convolution that
-follows it into that one's bias.
+One rule covers what is carried over: a normalisation folds into the convolution before it, the bias of a depthwise
+convolution moves through the 1x1 convolution behind it, and every other module is taken as it is. Whatever does not
+stand where the paper's network has it is refused, and what was built is compared with the network it was built from.
 
 Credit for deployment as a function from model to new model: RepVGG (github.com/DingXiaoH/RepVGG, MIT).
 """
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .deploy_form import DeployedShuffleNetV2, DeployedStage, keep_freed_memory, routing
-from .model import DownsamplingUnit, ShuffleNetV2, Unit
+from .deploy_form import DeployedShuffleNetV2, DeployedStage, Pointwise, keep_freed_memory, routing
+from .dissect import Layer, checked_copy, pooled, read, refreshed, refuse, sequence
+
+TOLERANCE = 1e-9  # of the largest feature, in float64: rounding gives some 1e-14, an edit far more
+_UNIT = "pointwise+ depthwise pointwise+"  # branch2 of every unit; + has an activation behind it
 
 
-def deploy(model: ShuffleNetV2) -> DeployedShuffleNetV2:
+def deploy(model: nn.Module) -> DeployedShuffleNetV2:
     """Build the deploy form of a network; ``model`` itself is left as it is.
 
     Args:
-        model: in eval mode, of any spec, ``num_classes`` and ``in_channels``.
+        model: a ShuffleNet V2 in eval mode, this package's (of any revision) or torchvision's, of any widths and
+            depths. Its convolutions may have a bias or be pruned or parametrised; its BatchNorms may be frozen,
+            synchronised or without affine part; ReLU6, Hardswish, SiLU, LeakyReLU or Identity may stand in for a ReLU,
+            Identity for the max-pool; the classifier ``fc`` may be any module.
 
     Returns:
         A new module, in eval mode, of the same dtype and on the same device, that shares no memory with ``model`` and
@@ -27,84 +35,114 @@ def deploy(model: ShuffleNetV2) -> DeployedShuffleNetV2:
         calls.
 
     Raises:
-        TypeError: ``model`` is not a plain ``ShuffleNetV2``.
-        ValueError: ``model`` is in training mode, where BatchNorm depends on the batch and cannot be folded.
+        TypeError: ``model`` is no ShuffleNet V2, or is wrapped, traced, scripted or compiled.
+        ValueError: it is in training mode, or was edited in a way that the deploy form cannot reproduce; the message
+            names the layer.
     """
-    if not isinstance(model, ShuffleNetV2):
-        raise TypeError(f"deploy takes a ShuffleNetV2, got {type(model).__name__}")
-    if any(module.training for module in model.modules()):
-        raise ValueError(
-            "deploy takes a model in eval mode: in training mode BatchNorm uses the statistics of each batch, which "
-            "cannot be folded. Call model.eval() first."
-        )
+    with torch.no_grad():
+        body = checked_copy(model)
+        deployed = _converted(body)
+        _compare(body, deployed)
+        like = next(iter(model.get_submodule("conv1").parameters()))
+        deployed.to(like.device, like.dtype).to(memory_format=torch.channels_last)
+        if not all(bool(each.isfinite().all()) for each in deployed.parameters()):
+            refuse("the network", f"folded weights are not finite in {like.dtype}", "check its values, or use float32")
+        return _with_classifier(deployed, model)
+
+
+def deploy_own(model: nn.Module) -> DeployedShuffleNetV2:
+    """``deploy`` without the checks of a stranger's network: for those that this package has just built and filled."""
+    with torch.no_grad():
+        return _with_classifier(_converted(model), model)
+
+
+def _converted(body: nn.Module) -> DeployedShuffleNetV2:
+    """The deploy form in the dtype and on the device of ``body``; its ``fc`` is the identity."""
     keep_freed_memory()
-    with torch.device("meta"):  # neither memory nor random numbers for weights that are about to be replaced
-        deployed = DeployedShuffleNetV2(model.spec, model.num_classes, model.in_channels)
-
-    fold(model.conv1, deployed.conv1, order=None)
-    order = None
-    for plain, stage in (
-        (model.stage2, deployed.stage2),
-        (model.stage3, deployed.stage3),
-        (model.stage4, deployed.stage4),
-    ):
-        order = fold_stage(plain, stage, order)
-    fold(model.conv5, deployed.conv5, order)
-    for name, parameter in model.fc.named_parameters():
-        setattr(deployed.fc, name, frozen(parameter.detach().clone()))
-    return deployed.eval()
+    [stem] = read(body, "conv1", "convolution+")
+    channels, order, stages = len(stem.weight), list(range(len(stem.weight))), []
+    for name in ("stage2", "stage3", "stage4"):
+        stage, order = _stage(body, name, channels, order)
+        channels = len(order)
+        stages.append(stage)
+    [head] = read(body, "conv5", "pointwise+", channels)
+    conv1 = _filled(stem, stem.weight, stem.bias)
+    return DeployedShuffleNetV2(conv1, pooled(body, stem.activation), stages, _branch([head], order)).eval()
 
 
-def fold_stage(plain: nn.Sequential, stage: DeployedStage, order: list[int] | None) -> list[int]:
-    """Fill a stage whose input channels come in ``order`` (None: the plain network's); return its output's order."""
-    downsampling, *basic_units = plain
-    assert isinstance(downsampling, DownsamplingUnit)
-    fold(downsampling.branch1, stage.branch1, order)
-    fold(downsampling.branch2, stage.branch2, order)
-    *unit_orders, output_order = routing(stage.branch_channels, len(basic_units)).orders
-    for unit, target, unit_order in zip(basic_units, stage.units, unit_orders, strict=True):
-        assert isinstance(unit, Unit)
-        fold(unit.branch2, target, unit_order)
-    return output_order
+def _with_classifier(deployed: DeployedShuffleNetV2, model: nn.Module) -> DeployedShuffleNetV2:
+    head = refreshed(model.get_submodule("fc"))
+    deployed.fc = copy.deepcopy(head).requires_grad_(False)
+    deployed.num_classes = getattr(head, "out_features", 0)
+    return deployed
 
 
-def fold(plain: nn.Sequential, target: nn.Module, order: list[int] | None) -> None:
-    """Fill the convolutions of ``target`` with those of ``plain``, each taking in the BatchNorm that follows it.
+def _compare(body: nn.Module, deployed: DeployedShuffleNetV2) -> None:
+    """Both give the same pooled features, in float64 on the CPU, on a small random input of odd size."""
+    shape = (2, deployed.conv1.in_channels, 33, 47)
+    images = torch.randn(shape, dtype=torch.float64, device="cpu", generator=torch.Generator().manual_seed(0))
+    expected, got = body(images), deployed(images)
+    if not expected.isfinite().all():
+        raise ValueError("deploy takes a model with finite values; this one gives NaN or infinity on a random image")
+    difference = float((got - expected).abs().max()) if got.shape == expected.shape else float("inf")
+    if not difference <= TOLERANCE * float(expected.abs().max()):
+        refuse("the network", f"features differ by {difference:.2g}, so somewhere it computes something else")
 
-    The input's channels come in ``order``. A depthwise convolution keeps the order of its input and hands its bias on;
-    any other one reads that order and gives the plain network's.
+
+def _stage(model: nn.Module, name: str, channels: int, order: list[int]) -> tuple[DeployedStage, list[int]]:
+    """The stage whose input channels come in ``order``, and the order in which its output's go."""
+    units = [f"{name}.{key}" for key, _ in sequence(model, name).named_children()]
+    if not units:
+        refuse(name, "it has no units")
+    first = read(model, f"{units[0]}.branch1", "depthwise pointwise+", channels)
+    width = len(first[-1].weight)
+    branches = [read(model, f"{units[0]}.branch2", _UNIT, channels)]
+    branches += [read(model, f"{unit}.branch2", _UNIT, width) for unit in units[1:]]
+    for unit, layers in zip(units, branches, strict=True):
+        if len(layers[-1].weight) != width:
+            refuse(f"{unit}.branch2", f"it gives {len(layers[-1].weight)} channels, and the other half has {width}")
+    *orders, output = routing(width, len(units) - 1).orders
+    built = [_branch(layers, given) for layers, given in zip(branches, [order, *orders], strict=True)]
+    return DeployedStage(_branch(first, order), built[0], built[1:], width, output), output
+
+
+def _branch(layers: list[Layer], order: list[int]) -> nn.Sequential:
+    """One branch whose input channels come in ``order``; its output's are in the plain network's.
+
+    A depthwise convolution keeps the order of its input and hands its bias on to the 1x1 convolution behind it.
     """
-    convolutions = [layer for layer in plain if isinstance(layer, nn.Conv2d)]
-    norms = [layer for layer in plain if isinstance(layer, nn.BatchNorm2d)]
-    targets = [layer for layer in target.modules() if isinstance(layer, nn.Conv2d)]
-    handed_on = None
-    for convolution, norm, folded in zip(convolutions, norms, targets, strict=True):
-        fused_weight, fused_bias = fuse_conv_bn_weights(
-            exact(convolution.weight),
-            None,
-            exact(norm.running_mean),
-            exact(norm.running_var),
-            norm.eps,
-            exact(norm.weight),
-            exact(norm.bias),
-        )
-        weight, bias = fused_weight.detach(), fused_bias.detach()
-        if folded.bias is None:  # depthwise
-            weight, handed_on = (weight, bias) if order is None else (weight[order], bias[order])
-        else:
-            weight = weight if order is None else weight[:, order]
-            bias = bias if handed_on is None else bias + weight.flatten(1) @ handed_on
-            order = handed_on = None
-        original = convolution.weight
-        folded.weight = frozen(weight.to(original.device, original.dtype, memory_format=torch.channels_last))
-        if folded.bias is not None:
-            folded.bias = frozen(bias.to(original.device, original.dtype))
+    modules: list[nn.Module] = []
+    handed_on: Tensor | None = None
+    arriving: list[int] | None = order
+    for layer in layers:
+        if layer.depthwise:
+            permuted = slice(None) if arriving is None else arriving
+            modules.append(_filled(layer, layer.weight[permuted], None))
+            handed_on = layer.bias[permuted]
+            continue
+        weight = layer.weight if arriving is None else layer.weight[:, arriving]
+        bias = layer.bias if handed_on is None else layer.bias + weight.flatten(1) @ handed_on
+        modules.append(_filled(layer, weight, bias))
+        if layer.activation is not None:
+            modules.append(layer.activation)
+        handed_on = arriving = None
+    return nn.Sequential(*modules)
 
 
-def exact(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None  # BatchNorm has an affine part and running statistics here
-    return tensor.detach().to("cpu", torch.float64)  # on the CPU, since not every device has float64
+def _filled(layer: Layer, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    of = layer.original
+    meta = torch.device("meta")  # neither memory nor random numbers for weights that are about to be replaced
+    if layer.kind == "pointwise":
+        convolution: nn.Conv2d = Pointwise(of.in_channels, of.out_channels, meta)
+    else:
+        keys = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        geometry: Any = {key: getattr(of, key) for key in keys}
+        convolution = nn.Conv2d(**geometry, bias=bias is not None, device=meta)
+    convolution.weight = _frozen(weight.contiguous(memory_format=torch.channels_last), of.weight)
+    if bias is not None:
+        convolution.bias = _frozen(bias, of.weight)
+    return convolution
 
 
-def frozen(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad=False)
+def _frozen(tensor: Tensor, like: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.to(like.device, like.dtype), requires_grad=False)

@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .model import Spec
-
 # A larger batch goes through the network in pieces of about this many pixels, on the CPU: beyond it, the largest
 # activation exceeds the 32 MB up to which glibc's allocator can be brought to keep memory (``keep_freed_memory``).
 PIXELS_AT_ONCE = 16 * 224 * 224
@@ -128,8 +126,8 @@ def is_small(features: Tensor, limit: int = PRODUCT_LIMIT) -> bool:
 class Pointwise(nn.Conv2d):
     """A 1x1 convolution; on small inputs the matrix product it is, which takes half the time of PyTorch's own."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 1)
+    def __init__(self, in_channels: int, out_channels: int, device: torch.device) -> None:
+        super().__init__(in_channels, out_channels, 1, device=device)
 
     def forward(self, features: Tensor) -> Tensor:
         if is_small(features):
@@ -138,10 +136,6 @@ class Pointwise(nn.Conv2d):
         else:
             features = F.conv2d(features, self.weight, self.bias)
         return features
-
-
-def depthwise(channels: int, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
 
 
 class MaxPool(nn.MaxPool2d):
@@ -159,12 +153,14 @@ class MaxPool(nn.MaxPool2d):
 
 
 def halved(features: Tensor) -> Tensor:
-    """The maximum of every even row and its two neighbours, left in the even rows; a view of them."""
+    """The maximum of every even row and its two neighbours."""
     even, odd = features[:, :, ::2], features[:, :, 1::2]
-    followed, preceded = even[:, :, : odd.size(2)], even[:, :, 1:]
-    torch.maximum(followed, odd, out=followed)
-    torch.maximum(preceded, odd[:, :, : preceded.size(2)], out=preceded)
-    return even
+    if even.size(2) == odd.size(2):
+        maxima = torch.maximum(even, odd)
+    else:
+        maxima = torch.cat((torch.maximum(even[:, :, :-1], odd), even[:, :, -1:]), dim=2)
+    maxima[:, :, 1:].clamp_min_(odd[:, :, : maxima.size(2) - 1])
+    return maxima
 
 
 def concatenated(pieces: list[Tensor]) -> Tensor:
@@ -179,21 +175,26 @@ def concatenated(pieces: list[Tensor]) -> Tensor:
 
 
 class DeployedStage(nn.Module):
-    """A downsampling unit and its basic units; the output's channels are in the order ``routing(...).orders[-1]``."""
+    """A downsampling unit and its basic units, each branch reading its channels in the order of ``routing``.
 
-    def __init__(self, in_channels: int, out_channels: int, units: int) -> None:
+    Args:
+        branch1, branch2: of the downsampling unit; each gives ``width`` channels.
+        units: the convolved halves of the basic units.
+        width: channels of a branch.
+        order: what ``routing`` says of the output: its channel k is channel ``order[k]`` of the plain network's.
+    """
+
+    def __init__(
+        self, branch1: nn.Sequential, branch2: nn.Sequential, units: list[nn.Sequential], width: int, order: list[int]
+    ) -> None:
         super().__init__()
-        width = out_channels // 2
-        self.branch_channels = width
-        self.branch1 = nn.Sequential(
-            depthwise(in_channels, stride=2), Pointwise(in_channels, width), nn.ReLU(inplace=True)
-        )
-        self.branch2 = branch(in_channels, width, stride=2)
-        self.units = nn.ModuleList(branch(width, width, stride=1) for _ in range(units - 1))
-
-        routes = routing(width, units - 1).routes
+        self.branch1 = branch1
+        self.branch2 = branch2
+        self.units = nn.ModuleList(units)
+        routes = routing(width, len(units)).routes
         self.sizes = [route.sizes for route in routes]
         self.readers = [route.readers for route in routes]
+        self.register_buffer("places", torch.tensor(order, device="cpu").argsort(), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         inboxes: list[list[Tensor]] = [[] for _ in range(len(self.units) + 1)]
@@ -205,16 +206,6 @@ class DeployedStage(nn.Module):
         return concatenated(inboxes[-1])
 
 
-def branch(in_channels: int, width: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        Pointwise(in_channels, width),
-        nn.ReLU(inplace=True),
-        depthwise(width, stride),
-        Pointwise(width, width),
-        nn.ReLU(inplace=True),
-    )
-
-
 class DeployedShuffleNetV2(nn.Module):
     """What ``deploy`` returns: images ``(N, in_channels, H, W)``, of either memory layout, to the plain logits.
 
@@ -222,31 +213,33 @@ class DeployedShuffleNetV2(nn.Module):
     training behaviour. To train, train the plain network and deploy it again.
     """
 
-    def __init__(self, spec: Spec, num_classes: int, in_channels: int) -> None:
+    def __init__(self, conv1: nn.Conv2d, pool: nn.Module, stages: list[DeployedStage], conv5: nn.Module) -> None:
         super().__init__()
-        self.spec = spec
-        self.num_classes = num_classes
-        self.in_channels = in_channels
+        self.in_channels = conv1.in_channels
+        self.num_classes = 0
+        self.conv1 = conv1
+        self.pool = pool  # max-pool and activation, in whichever order
+        self.stage2, self.stage3, self.stage4 = stages
+        self.conv5 = conv5
+        self.fc: nn.Module = nn.Identity()
 
-        stage2, stage3, stage4 = spec.stage_channels
-        units2, units3, units4 = spec.stage_units
-        self.conv1 = nn.Conv2d(in_channels, spec.stem_channels, 3, stride=2, padding=1)
-        self.maxpool = MaxPool()
-        self.stage2 = DeployedStage(spec.stem_channels, stage2, units2)
-        self.stage3 = DeployedStage(stage2, stage3, units3)
-        self.stage4 = DeployedStage(stage3, stage4, units4)
-        self.conv5 = Pointwise(stage4, spec.head_channels)
-        self.fc = nn.Linear(spec.head_channels, num_classes) if num_classes else nn.Identity()
+    def forward_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The feature maps of stages 2, 3, 4 and conv5, as the plain network's ``forward_features`` gives them."""
+        features = self.pool(self.conv1(images))
+        maps = []
+        for stage in (self.stage2, self.stage3, self.stage4):
+            features = stage(features)
+            maps.append(features.index_select(1, stage.places))
+        return maps[0], maps[1], maps[2], self.conv5(features)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)``."""
         count = pieces(images)
         if count > 1:
             return torch.cat([self.logits(piece) for piece in images.chunk(count)])
         return self.logits(images)
 
     def logits(self, images: Tensor) -> Tensor:
-        features = F.relu(self.maxpool(self.conv1(images)))
-        features = self.stage4(self.stage3(self.stage2(features)))
-        features = F.relu(self.conv5(features), inplace=True)
-        logits: Tensor = self.fc(features.mean([2, 3]))
+        features = self.stage4(self.stage3(self.stage2(self.pool(self.conv1(images)))))
+        logits: Tensor = self.fc(self.conv5(features).mean([2, 3]))
         return logits

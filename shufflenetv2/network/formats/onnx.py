@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..deploy import frozen
 from ..deploy_form import DeployedShuffleNetV2
 from .table import Network, Shape
 
@@ -48,8 +47,8 @@ def open_onnx(path: Path) -> tuple[Network, dict[str, str]]:
 def pad_channels(model: DeployedShuffleNetV2) -> DeployedShuffleNetV2:
     """A copy of ``model``, the same function, whose stem and first unit compute on whole blocks of channels."""
     padded = copy.deepcopy(model)
-    spread1, narrow1, _ = padded.stage2.branch1
-    expand, _, spread2, narrow2, _ = padded.stage2.branch2
+    spread1, narrow1 = convolutions(padded.stage2.branch1)
+    expand, spread2, narrow2 = convolutions(padded.stage2.branch2)
     pad_outputs(padded.conv1)
     pad_depthwise(spread1)
     pad_inputs(narrow1)
@@ -60,22 +59,23 @@ def pad_channels(model: DeployedShuffleNetV2) -> DeployedShuffleNetV2:
     return padded
 
 
-def pad_outputs(layer: nn.Module) -> None:
-    assert isinstance(layer, nn.Conv2d)
+def convolutions(branch: nn.Sequential) -> list[nn.Conv2d]:
+    return [layer for layer in branch if isinstance(layer, nn.Conv2d)]
+
+
+def pad_outputs(layer: nn.Conv2d) -> None:
     layer.weight = with_zeros(layer.weight, 0)
     if layer.bias is not None:
         layer.bias = with_zeros(layer.bias, 0)
     layer.out_channels = len(layer.weight)
 
 
-def pad_inputs(layer: nn.Module) -> None:
-    assert isinstance(layer, nn.Conv2d)
+def pad_inputs(layer: nn.Conv2d) -> None:
     layer.weight = with_zeros(layer.weight, 1)
     layer.in_channels = layer.weight.size(1)
 
 
-def pad_depthwise(layer: nn.Module) -> None:
-    assert isinstance(layer, nn.Conv2d)
+def pad_depthwise(layer: nn.Conv2d) -> None:
     pad_outputs(layer)
     layer.in_channels = layer.groups = layer.out_channels
 
@@ -84,4 +84,4 @@ def with_zeros(tensor: Tensor, dim: int) -> nn.Parameter:
     """``tensor``, with zeros at the end of ``dim`` up to a whole number of blocks."""
     shape = list(tensor.shape)
     shape[dim] = -shape[dim] % BLOCK
-    return frozen(torch.cat((tensor.detach(), tensor.new_zeros(shape)), dim))
+    return nn.Parameter(torch.cat((tensor.detach(), tensor.new_zeros(shape)), dim), requires_grad=False)
