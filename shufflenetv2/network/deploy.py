@@ -67,7 +67,9 @@ def _converted(body: nn.Module) -> DeployedShuffleNetV2:
         stages.append(stage)
     [head] = read(body, "conv5", "pointwise+", channels)
     conv1 = _filled(stem, stem.weight, stem.bias)
-    return DeployedShuffleNetV2(conv1, pooled(body, stem.activation), stages, _branch([head], order)).eval()
+    conv5 = _filled(head, head.weight[:, order], head.bias)
+    activation = nn.Identity() if head.activation is None else head.activation
+    return DeployedShuffleNetV2(conv1, pooled(body, stem.activation), stages, conv5, activation).eval()
 
 
 def _with_classifier(deployed: DeployedShuffleNetV2, model: nn.Module) -> DeployedShuffleNetV2:

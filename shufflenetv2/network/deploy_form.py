@@ -213,7 +213,9 @@ class DeployedShuffleNetV2(nn.Module):
     training behaviour. To train, train the plain network and deploy it again.
     """
 
-    def __init__(self, conv1: nn.Conv2d, pool: nn.Module, stages: list[DeployedStage], conv5: nn.Module) -> None:
+    def __init__(
+        self, conv1: nn.Conv2d, pool: nn.Module, stages: list[DeployedStage], conv5: nn.Conv2d, activation: nn.Module
+    ) -> None:
         super().__init__()
         self.in_channels = conv1.in_channels
         self.num_classes = 0
@@ -221,6 +223,7 @@ class DeployedShuffleNetV2(nn.Module):
         self.pool = pool  # max-pool and activation, in whichever order
         self.stage2, self.stage3, self.stage4 = stages
         self.conv5 = conv5
+        self.activation = activation
         self.fc: nn.Module = nn.Identity()
 
     def forward_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -230,7 +233,7 @@ class DeployedShuffleNetV2(nn.Module):
         for stage in (self.stage2, self.stage3, self.stage4):
             features = stage(features)
             maps.append(features.index_select(1, stage.places))
-        return maps[0], maps[1], maps[2], self.conv5(features)
+        return maps[0], maps[1], maps[2], self.activation(self.conv5(features))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, num_classes)``."""
@@ -241,5 +244,5 @@ class DeployedShuffleNetV2(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         features = self.stage4(self.stage3(self.stage2(self.pool(self.conv1(images)))))
-        logits: Tensor = self.fc(self.conv5(features).mean([2, 3]))
+        logits: Tensor = self.fc(self.activation(self.conv5(features)).mean([2, 3]))
         return logits
