@@ -6,8 +6,11 @@ pytorch/hub's run_pytorch.sh concatenates the python blocks of a card and runs t
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, StandIn, run_python
-from support.documents import check_tables, hub_home, read_blocks
+from support.processes import ROOT, run_python
+from support.stand_in import StandIn
+
+from shufflenetv2 import __version__
+from tools.outputs import read_blocks
 
 CARDS = [ROOT / "docs/shufflenet_v2.md", ROOT / "docs/shufflenet_v2.ko.md"]
 FIRST_LINES = ["---", "layout: hub_detail", "background-class: hub-background", "body-class: hub"]
@@ -28,6 +31,12 @@ def split(card: Path) -> tuple[dict[str, str], list[str]]:
     return {field: value for field, _, value in fields}, lines[end + 1 :]
 
 
+def code_of(card: Path) -> str:
+    blocks = read_blocks(card.read_text(encoding="utf-8"))
+    assert {block.language for block in blocks} == {"python"}
+    return "\n".join(block.code for block in blocks)
+
+
 def test_front_matter(card: Path) -> None:
     fields, _ = split(card)
     assert set(fields) >= REQUIRED
@@ -40,7 +49,7 @@ def test_front_matter(card: Path) -> None:
     assert fields["order"].isdigit()
     for image in ("image", "featured_image_1", "featured_image_2"):
         assert (ROOT / "images" / fields[image]).is_file()
-    prefix = f"https://github.com/{fields['github-id']}/blob/v1.0.0/"
+    prefix = f"https://github.com/{fields['github-id']}/blob/v{__version__}/"
     assert (ROOT / fields["github-link"].removeprefix(prefix)).is_file()
 
 
@@ -51,29 +60,21 @@ def test_headings(card: Path) -> None:
     assert not [heading for heading in headings if ":" in heading]
 
 
-def test_table_comes_from_the_manifest(card: Path, pytestconfig: pytest.Config) -> None:
-    check_tables(card, pytestconfig.getoption("update"))
-    assert "| shufflenet_v2_x1_0 | 30.64 | 11.68 |" in card.read_text(encoding="utf-8")  # as on pytorch.org's card
-
-
 def test_both_languages_run_the_same_code(card: Path) -> None:
-    def statements(path: Path) -> list[str]:
-        lines = "\n".join(block.code for block in read_blocks(path)).splitlines()
-        return [code for line in lines if (code := line.partition("#")[0].rstrip())]
-
-    assert statements(card) == statements(CARDS[0])
-    assert all(block.language == "python" for block in read_blocks(card))
+    lines = code_of(card).splitlines(), code_of(CARDS[0]).splitlines()
+    ours, first = ([code for line in each if (code := line.partition("#")[0].rstrip())] for each in lines)
+    assert ours == first
 
 
+@pytest.mark.slow
 def test_code_runs(card: Path, stand_in: StandIn, tmp_path: Path) -> None:
-    hub_home(stand_in, tmp_path)
-    code = "\n".join(block.code for block in read_blocks(card))
+    stand_in.cached_by_hub(tmp_path, f"v{__version__}")
     check = """
 assert torch.equal(input_batch.cpu(), images), "torchvision's input differs from ours"
 assert torch.equal(output, logits), "the model answers torchvision's input otherwise"
 print(float(probabilities.sum()))
 """
-    result = run_python(code + check, cwd=tmp_path, env=stand_in.environment(tmp_path))
+    result = run_python(code_of(card) + check, cwd=tmp_path, env=stand_in.environment(tmp_path))
     lines = result.stdout.splitlines()
     assert [len(line.split("  ")[0]) for line in lines[:5]] == [6] * 5  # five probabilities with their labels
     assert float(lines[-1]) == pytest.approx(1, abs=1e-5)

@@ -7,7 +7,8 @@ import platform
 
 import pytest
 import torch
-from conftest import ROOT, needs_dynamic_sizes, run_python
+from support.processes import run_python
+from support.skips import needs_dynamic_sizes
 from torch import nn
 
 from shufflenetv2.network import deploy_form as layers
@@ -324,7 +325,7 @@ def page_faults(program: str, *arguments: str) -> float:
     """What ``program`` prints in a process of its own, whose allocator is as Python starts it."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
     environment["PYTHONWARNINGS"] = "ignore"  # torch.jit's deprecation
-    return float(run_python(PAGE_FAULTS + program, *arguments, cwd=ROOT, env=environment).stdout)
+    return float(run_python(PAGE_FAULTS + program, *arguments, env=environment).stdout)
 
 
 @pytest.mark.slow

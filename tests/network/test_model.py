@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torchvision.models
-from conftest import needs_dynamic_sizes
+from support.skips import needs_dynamic_sizes
 from torch import Tensor, nn
 
 from shufflenetv2.network.model import SPECS, ShuffleNetV2, Spec, interleave
