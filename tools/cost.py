@@ -1,18 +1,16 @@
-"""What hashing and checking add to loading a cached x2.0 file: python tests/support/cost_of_checking.py [ROUNDS]
+"""What hashing and checking add to loading a cached x2.0 file.
 
 Every load is the first in a process of its own, after `import torch`; loads with and without the checks take turns. The
 file is like the real one: torch's zip format, 30 MB, random values.
 """
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from support.processes import importing, run_python
+
 ARCH = "shufflenet_v2_x2_0"
 
 WRITE = """
@@ -25,42 +23,32 @@ LOAD = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from shufflenetv2 import builder as building
-from shufflenetv2.weights import store as cache
-from shufflenetv2.weights import checkpoint
-from shufflenetv2 import files
-from shufflenetv2.weights import manifest
 from shufflenetv2 import builder
+from shufflenetv2.weights import checkpoint, manifest
 arch, path, sha256, checked = sys.argv[1:]
-entry = next(entry for entry in manifest.load_manifest() if entry.arch == arch and entry.default)
+entry = manifest.default_entry(arch)
 entry = replace(entry, file=Path(path).name, sha256=sha256, size=Path(path).stat().st_size)
 if checked == "no":
-    cache.read_and_hash = lambda path, limit: (files.read_regular(path, limit), "")
-    cache.difference = lambda *arguments: None
+    manifest.Entry.difference = lambda self, data: None
     checkpoint._check_kind = checkpoint._check_values = lambda *arguments: None
 started = time.perf_counter()
-model = building.build(arch, sources.Source(arch, entry))
+model = builder.build(arch, builder.from_entry(entry))
 print(time.perf_counter() - started)
 assert not model.training
 """
 
 
-def run(program: str, *arguments: str, home: str) -> str:
-    environment = {**os.environ, "TORCH_HOME": home, "PYTHONPATH": str(ROOT), "SHUFFLENETV2_OFFLINE": "1"}
-    command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
+def cost(rounds: int) -> None:
+    """Print the medians and quartiles of loads with and without the checks."""
     with tempfile.TemporaryDirectory() as home:
+        environment = {**importing(), "TORCH_HOME": home, "SHUFFLENETV2_OFFLINE": "1"}
         path = Path(home, "hub", "checkpoints", "weights.pth")
         path.parent.mkdir(parents=True)
-        sha256 = run(WRITE, ARCH, str(path), home=home)
+        sha256 = run_python(WRITE, ARCH, path, env=environment).stdout.strip()
         seconds: dict[str, list[float]] = {"yes": [], "no": []}
         for _ in range(rounds):
             for checked, times in seconds.items():
-                times.append(float(run(LOAD, ARCH, str(path), sha256, checked, home=home)))
+                times.append(float(run_python(LOAD, ARCH, path, sha256, checked, env=environment).stdout))
     medians = {checked: statistics.median(times) for checked, times in seconds.items()}
     print(
         json.dumps(
@@ -77,7 +65,3 @@ def main() -> None:
             indent=1,
         )
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,40 +1,30 @@
-"""``docs/faults.md``, made of the marks that the tests carry.
+"""``docs/faults.md``, made of the marks that the tests carry (``tests/support/fault_rows.py``)."""
 
-python tests/support/fault_table.py            print it
-python tests/support/fault_table.py --update   write it
-"""
-
-import argparse
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import run_module
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-DOCUMENT = ROOT / "docs" / "faults.md"
+from shufflenetv2.package import CHECKOUT
+from shufflenetv2.photos import decode
+from shufflenetv2.weights import download, store, transport
+
 ROWS = range(1, 43)
-sys.path.insert(0, str(ROOT))
-
-from shufflenetv2.photos import decode  # noqa: E402
-from shufflenetv2.weights import download as fetching  # noqa: E402
-from shufflenetv2.weights import store as cache  # noqa: E402
-from shufflenetv2.weights import transport as transfer  # noqa: E402
 
 INTRODUCTION = """\
 # Faults and bad input
 
-Made from the tests by `python tests/support/fault_table.py --update`; a test fails when it is out of date.
+Made from the tests by `python -m tools update`; `python -m tools check` fails when it is out of date.
 
 Three promises:
 
 1. **The bytes that are hashed are the bytes that are loaded, on every load**, hits of the cache included. A file that
    is rejected leaves the model untouched.
 2. **Every fetch ends within a stated time and byte count, whatever the server does**: {total:g} s over everything (name
-   lookup, connection, TLS, headers, bodies, pauses and all mirrors), {progress:g} s without progress for one attempt,
-   {tries} tries of a mirror, {redirects} redirects, and of a body the size in the manifest plus one byte. The first
-   three are `TOTAL_SECONDS`, `PROGRESS_SECONDS` and `TRIES` of `shufflenetv2.weights.download`.
+   lookup, connection, TLS, headers, bodies, pauses and all mirrors; `SHUFFLENETV2_TIMEOUT` allows more or less),
+   {progress:g} s without progress for one attempt, {tries} tries of a mirror, {redirects} redirects, and of a body the
+   size in the manifest plus one byte.
 3. **No image costs more than a stated memory and time, or fails with anything but `ImageError`**: {bytes:,} bytes and
    {pixels:,} pixels at most (`SHUFFLENETV2_MAX_BYTES` and `SHUFFLENETV2_MAX_PIXELS` in the environment replace them),
    {scans} scans and {segments:,} segments of a JPEG, {chunks:,} chunks of a PNG. Within those
@@ -101,9 +91,9 @@ class Collector:
 
 def document() -> str:
     """The whole text, from the marks of every test file that imports them."""
-    files = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if "fault_rows" in path.read_text()]
+    files = [str(path) for path in sorted((CHECKOUT / "tests").rglob("test_*.py")) if "fault_rows" in path.read_text()]
     collector = Collector()
-    arguments = ["--collect-only", "-p", "no:terminal", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *files]
+    arguments = ["--collect-only", "-p", "no:terminal", "-p", "no:cacheprovider", "--rootdir", str(CHECKOUT), *files]
     status = pytest.main(arguments, plugins=[collector])
     if status != pytest.ExitCode.OK:
         raise SystemExit(f"the tests could not be collected (status {status}); run pytest --collect-only to see why")
@@ -111,16 +101,16 @@ def document() -> str:
     if missing:
         raise SystemExit(f"no test claims the rows {missing}")
     values: dict[str, Any] = {
-        "total": fetching.TOTAL_SECONDS,
-        "progress": fetching.PROGRESS_SECONDS,
-        "tries": fetching.TRIES,
-        "redirects": transfer.MAX_REDIRECTS,
+        "total": download.TOTAL_SECONDS,
+        "progress": download.PROGRESS_SECONDS,
+        "tries": download.TRIES,
+        "redirects": transport.MAX_REDIRECTS,
         "bytes": decode.MAX_BYTES,
         "pixels": decode.MAX_PIXELS,
         "scans": decode.MAX_SCANS,
         "segments": decode.MAX_SEGMENTS,
         "chunks": decode.MAX_CHUNKS,
-        "stale": cache.STALE_SECONDS,
+        "stale": store.STALE_SECONDS,
     }
     lines = [
         f"| {row} | {what} | {'; '.join(fault.happens)} | {', '.join(fault.evidence)} | {', '.join(fault.tests)} |\n"
@@ -129,15 +119,7 @@ def document() -> str:
     return INTRODUCTION.format(**values) + "".join(lines) + LIMITS.format(**values)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Print docs/faults.md, made of the marks that the tests carry.")
-    parser.add_argument("--update", action="store_true", help="write the file instead")
-    text = document()
-    if parser.parse_args().update:
-        DOCUMENT.write_text(text, encoding="utf-8")
-    else:
-        sys.stdout.write(text)
-
-
-if __name__ == "__main__":
-    main()
+def rewritten(text: str) -> str:
+    """The document as the tests make it today; a process of its own collects them, since pytest may be running here."""
+    del text
+    return str(run_module("tools", "faults").stdout)

@@ -1,22 +1,26 @@
-"""Draw the figures in images/ from data in the repository: ``python docs/figures.py`` (needs matplotlib).
+"""The figures in images/, drawn from data in the repository.
 
-Each stands on a white ground of its own, so that it reads the same on light and dark pages.
+Each stands on a white ground of its own, so that it reads the same on light and dark pages. Their bytes depend on the
+version of matplotlib, so a figure carries the sha256 of what it was drawn from, data and code: by that it is compared.
 """
 
-import json
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
 from shufflenetv2.commands.benchmark import NAMES
-from shufflenetv2.network.deploy_form import routing
+from shufflenetv2.network.deploy_form import Route, routing
 from shufflenetv2.weights.manifest import load_manifest
 
-ROOT = Path(__file__).resolve().parent.parent
-IMAGES = ROOT / "images"
+from .tables import benchmark_rows
+
 BLUE, ORANGE, GREEN, PINK, GREY = (
     "#0072b2",
     "#d55e00",
@@ -80,17 +84,17 @@ def unit(axes: Axes, title: str, first: str, left: list[str], right: list[str]) 
     axes.axis("off")
 
 
-def wiring(axes: Axes, branch_channels: int, basic_units: int) -> None:
-    """Which piece of which output goes to which reader in the deploy form, drawn from the code's own plan."""
+def wiring(axes: Axes, routes: list[Route]) -> None:
+    """Which piece of which output goes to which reader in the deploy form."""
     axes.set_title("(c) a stage in the deploy form: each channel moves once", fontsize=11)
-    plan = routing(branch_channels, basic_units)
+    branch_channels, basic_units = sum(routes[0].sizes), len(routes) - 2
     sources = ["branch 1", "branch 2", *(f"unit {unit}" for unit in range(1, basic_units + 1))]
     readers = [*(f"into unit {unit}" for unit in range(1, basic_units + 1)), "end of stage"]
     gap = 0.35 * branch_channels
     filled = [0] * len(readers)
     lefts = [reader * (branch_channels + gap) for reader in range(len(readers))]
     shift = (lefts[-1] + 2 * branch_channels - len(sources) * branch_channels - (len(sources) - 1) * gap) / 2
-    for source, (name, route) in enumerate(zip(sources, plan.routes, strict=True)):
+    for source, (name, route) in enumerate(zip(sources, routes, strict=True)):
         left = shift + source * (branch_channels + gap)
         axes.text(left + branch_channels / 2, 9.75, name, ha="center", va="center", fontsize=9)
         for size, reader in zip(route.sizes, route.readers, strict=True):
@@ -110,12 +114,18 @@ def wiring(axes: Axes, branch_channels: int, basic_units: int) -> None:
             left += size
     for reader, name in enumerate(readers):
         axes.text(lefts[reader] + filled[reader] / 2, 0.4, name, ha="center", va="center", fontsize=9)
-    axes.set_xlim(-2, lefts[-1] + 2 * branch_channels + 2)
+    margin = max(0, -shift) + 2
+    axes.set_xlim(-margin, lefts[-1] + 2 * branch_channels + margin)
     axes.set_ylim(-0.2, 10.2)
     axes.axis("off")
 
 
-def draw_units() -> plt.Figure:
+def units_data() -> list[Route]:
+    """The code's own plan for stage 2 of 1.0x."""
+    return routing(branch_channels=58, basic_units=3).routes
+
+
+def draw_units(routes: list[Route]) -> Figure:
     figure, (basic, downsampling, deployed) = plt.subplots(1, 3, figsize=(15, 5.4), width_ratios=[1, 1, 1.7])
     unit(
         basic,
@@ -131,21 +141,28 @@ def draw_units() -> plt.Figure:
         ["3x3 depthwise, /2", "BatchNorm", "1x1 conv", "BatchNorm, ReLU"],
         ["1x1 conv", "BatchNorm, ReLU", "3x3 depthwise, /2", "BatchNorm", "1x1 conv", "BatchNorm, ReLU"],
     )
-    wiring(deployed, branch_channels=58, basic_units=3)  # stage 2 of 1.0x
+    wiring(deployed, routes)
     return figure
 
 
-def draw_accuracy() -> plt.Figure:
+def accuracy_data() -> list[tuple[str, float, float]]:
+    """Width, millions of multiply-adds and top-1 in percent of the ImageNet weights."""
+    return [
+        (entry.arch.rpartition("_x")[2].replace("_", "."), entry.macs / 1e6, entry.metrics.acc1)
+        for entry in load_manifest()
+        if entry.name == "imagenet1k_v1"
+    ]
+
+
+def draw_accuracy(ours: list[tuple[str, float, float]]) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 5))
     markers = iter("osv^Dx")
     for name, values in PUBLISHED.items():
         points = [(macs, value) for macs, value in zip(PAPER_MACS, values, strict=True) if value is not None]
         axes.plot(*zip(*points, strict=True), next(markers), markersize=6, alpha=0.75, label=name, linestyle="none")
-    entries = [entry for entry in load_manifest() if entry.name == "imagenet1k_v1"]
-    macs, top1 = [entry.macs / 1e6 for entry in entries], [entry.metrics.acc1 for entry in entries]
+    _, macs, top1 = zip(*ours, strict=True)
     axes.plot(macs, top1, "*-", color="black", markersize=13, label="these weights (torchvision's figures)")
-    for entry, x, y in zip(entries, macs, top1, strict=True):
-        width = entry.arch.rpartition("_x")[2].replace("_", ".")
+    for width, x, y in ours:
         axes.annotate(f"{width}x", (x, y), (8, -13), textcoords="offset points", fontsize=10)
     axes.set_xscale("log")
     axes.set_xlim(36, 700)
@@ -158,10 +175,12 @@ def draw_accuracy() -> plt.Figure:
     return figure
 
 
-def draw_speed() -> plt.Figure:
-    """Photos a second, x1.0, from docs/benchmark.json: torchvision in both layouts beside the deploy form."""
-    runs = json.loads((ROOT / "docs/benchmark.json").read_text())["runs"]
-    rows = [row for run in runs for row in run["results"] if row["arch"] == "shufflenet_v2_x1_0"]
+def speed_data() -> list[dict[str, Any]]:
+    return [row for row in benchmark_rows() if row["arch"] == "shufflenet_v2_x1_0"]
+
+
+def draw_speed(rows: list[dict[str, Any]]) -> Figure:
+    """Photos a second, x1.0: torchvision in both layouts beside the deploy form."""
     bars = {("torchvision", "nchw"): GREY, ("torchvision", "channels-last"): BLUE, ("deploy", None): ORANGE}
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for axes, batch in zip(panels, (1, 16), strict=True):
@@ -182,26 +201,37 @@ def draw_speed() -> plt.Figure:
         axes.set_title(f"batch {batch}", fontsize=11)
         axes.set_xlabel("images a second (224x224, 2 cores)")
     labels = ["torchvision, NCHW", "torchvision, channels-last", "deploy form"]
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in bars.values()]
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in bars.values()]
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure
 
 
-def main() -> None:
-    mpl.use("Agg")
-    plt.rcParams.update({"savefig.dpi": 110, "savefig.bbox": "tight", "font.family": "DejaVu Sans"})
-    for name, draw in FIGURES.items():
-        figure = draw()
-        # No date, no version: the same data gives the same file.
-        figure.savefig(IMAGES / name, facecolor="white", metadata={"Software": None}, pad_inches=0.15)
-        plt.close(figure)
+class Drawing(NamedTuple):
+    """A figure as a function of data."""
+
+    data: Callable[[], Any]
+    draw: Callable[[Any], Figure]
 
 
-FIGURES = {
-    "shufflenet_v2_1.png": draw_units,
-    "shufflenet_v2_2.png": draw_accuracy,
-    "speed.png": draw_speed,
+DRAWINGS = {
+    "shufflenet_v2_1.png": Drawing(units_data, draw_units),
+    "shufflenet_v2_2.png": Drawing(accuracy_data, draw_accuracy),
+    "speed.png": Drawing(speed_data, draw_speed),
 }
 
-if __name__ == "__main__":
-    main()
+
+def origin(path: Path) -> str:
+    """The sha256 of what the figure ``path`` is to be drawn from."""
+    data = DRAWINGS[path.name].data()
+    return hashlib.sha256(Path(__file__).read_bytes() + repr((data, NAMES)).encode()).hexdigest()
+
+
+def draw(path: Path) -> None:
+    mpl.use("Agg")
+    plt.rcParams.update({"savefig.dpi": 110, "savefig.bbox": "tight", "font.family": "DejaVu Sans"})
+    drawing = DRAWINGS[path.name]
+    figure = drawing.draw(drawing.data())
+    # No date, no version: the same data gives the same file.
+    metadata = {"Software": None, "Origin": origin(path)}
+    figure.savefig(path, facecolor="white", metadata=metadata, pad_inches=0.15)
+    plt.close(figure)

@@ -1,7 +1,4 @@
-"""Measure what docs/benchmark.json holds, which README.md, docs/performance.md and images/speed.png show.
-
-python docs/measure.py        # some twenty minutes, on a machine that does nothing else
-"""
+"""Measure what docs/benchmark.json holds, which README.md, docs/performance.md and images/speed.png show."""
 
 import json
 import random
@@ -13,8 +10,10 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "docs/benchmark.json"
+from shufflenetv2.package import sample_photos
+
+from .tables import BENCHMARK
+
 PHOTOS = 1000
 COMMANDS = [
     "benchmark",
@@ -31,7 +30,7 @@ COMMANDS = [
 def make_photos(directory: Path) -> None:
     """JPEG files of about 500x375, the usual size of ImageNet's: parts of the sample photos, encoded anew."""
     generator = random.Random(0)
-    samples = [Image.open(ROOT / "images" / name).convert("RGB") for name in ("cat.jpg", "coffee.jpg")]
+    samples = [Image.open(path).convert("RGB") for path in sample_photos()]
     for number in tqdm(range(PHOTOS), desc="photos"):
         photo = samples[number % len(samples)]
         width = generator.randint(photo.width // 2, photo.width)
@@ -42,7 +41,8 @@ def make_photos(directory: Path) -> None:
         part.resize(size, Image.Resampling.BICUBIC).save(directory / f"{number:04}.jpg", quality=90)
 
 
-def main() -> None:
+def measure() -> None:
+    """Run every command, and write what they measured."""
     runs = []
     with tempfile.TemporaryDirectory() as directory:
         make_photos(Path(directory))
@@ -53,8 +53,4 @@ def main() -> None:
                 [sys.executable, "-m", "shufflenetv2", *arguments, "--json"], check=True, stdout=subprocess.PIPE
             )
             runs.append({"command": f"python -m shufflenetv2 {command} --json", **json.loads(finished.stdout)})
-    RESULT.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    BENCHMARK.write_text(json.dumps({"runs": runs}, indent=1) + "\n")

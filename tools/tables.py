@@ -1,61 +1,15 @@
-"""What the tests of README.md and the hub cards share: code blocks, generated tables, a hub that needs no network.
-
-``python -m pytest tests/documents --update`` rewrites whatever they generate.
-"""
+"""The tables that documents show between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``."""
 
 import json
 import re
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from conftest import ROOT, StandIn
-
 from shufflenetv2.commands.benchmark import NAMES, ratios, share_of_gemm
+from shufflenetv2.package import CHECKOUT
 from shufflenetv2.weights.manifest import load_manifest
 
-BLOCK = re.compile(
-    r"(?:<!-- ci: (?P<ci>\w+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)```\n(?:```text\n(?P<output>.*?)```\n)?",
-    re.DOTALL,
-)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A block of code, and the block of text after it: what it prints."""
-
-    language: str
-    code: str
-    output: str | None
-    ci: str | None
-    line: int
-
-
-def read_blocks(document: Path) -> list[Block]:
-    text = document.read_text(encoding="utf-8")
-    return [
-        Block(
-            found["language"], found["code"], found["output"], found["ci"], text[: found.start("code")].count("\n") + 1
-        )
-        for found in BLOCK.finditer(text)
-    ]
-
-
-def replace_output(document: Path, code: str, output: str) -> None:
-    """Write what a block printed below it."""
-    old = document.read_text(encoding="utf-8")
-    start = old.index("```text\n", old.index(code)) + len("```text\n")
-    document.write_text(old[:start] + output + old[old.index("```", start) :], encoding="utf-8")
-
-
-def hub_home(stand_in: StandIn, home: Path) -> Path:
-    """Make ``home`` one of a user who loaded the tag before: torch.hub asks no network for a cached tag."""
-    cached = home / "torch" / "hub" / "org_repo_v1.0.0"
-    shutil.copytree(stand_in.repository, cached)
-    shutil.copytree(ROOT / "images", cached / "images", dirs_exist_ok=True)
-    return cached
+BENCHMARK = CHECKOUT / "docs/benchmark.json"
 
 
 def models() -> str:
@@ -93,7 +47,7 @@ def errors() -> str:
 
 
 def benchmark_rows() -> list[dict[str, Any]]:
-    runs = json.loads((ROOT / "docs/benchmark.json").read_text())["runs"]
+    runs = json.loads(BENCHMARK.read_text(encoding="utf-8"))["runs"]
     return [row for run in runs for row in run["results"]]
 
 
@@ -139,16 +93,7 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def refreshed(text: str) -> str:
+def rewritten(text: str) -> str:
     """``text`` with every table in it made anew."""
     marked = r"(<!-- begin (\w+) -->\n)(?:.*?\n)??(<!-- end \2 -->)"
     return re.sub(marked, lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", text, flags=re.DOTALL)
-
-
-def check_tables(document: Path, update: bool) -> None:
-    text = document.read_text(encoding="utf-8")
-    made = refreshed(text)
-    if update:
-        document.write_text(made, encoding="utf-8")
-    else:
-        assert text == made, f"{document.name} is out of date; run its test with --update"

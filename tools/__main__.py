@@ -1,0 +1,125 @@
+"""``python -m tools``: everything that makes the documents, from the repository's root."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from shufflenetv2.errors import ShuffleNetError
+from shufflenetv2.package import CHECKOUT
+
+# What the generators need beyond the package; they are imported when they are used.
+sys.path.insert(0, str(CHECKOUT / "tests"))
+
+
+def update(arguments: argparse.Namespace) -> int:
+    from .documents import chosen
+
+    for each in chosen(arguments.paths):
+        print(f"{each} ...", file=sys.stderr)
+        each.update()
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    from .documents import chosen
+
+    stale = [each for each in chosen(arguments.paths) if each.stale()]
+    for each in stale:
+        print(f"{each} is stale; type: python -m tools update {each.path}")
+    return 1 if stale else 0
+
+
+def measure(arguments: argparse.Namespace) -> int:
+    from .measure import measure
+
+    del arguments
+    measure()
+    return 0
+
+
+def cost(arguments: argparse.Namespace) -> int:
+    from .cost import cost
+
+    cost(arguments.rounds)
+    return 0
+
+
+def faults(arguments: argparse.Namespace) -> int:
+    from .faults import document
+
+    del arguments
+    sys.stdout.write(document())
+    return 0
+
+
+def bundle(arguments: argparse.Namespace) -> int:
+    from .bundle import bundle
+
+    said = {key: getattr(arguments, key) for key in ("license", "source", "recipe") if getattr(arguments, key)}
+    entry = bundle(arguments.file, arguments.name, urls=arguments.url, default=arguments.default, **said)
+    print(f"{entry}: {entry.file}, {entry.size} bytes, sha256 {entry.sha256}")
+    print("what remains: python -m tools update, and a line in CHANGELOG.md")
+    return 0
+
+
+def record(arguments: argparse.Namespace) -> int:
+    from .bundle import record
+
+    record(arguments.weights, arguments.measured, arguments.dataset, arguments.by)
+    return 0
+
+
+def draw(arguments: argparse.Namespace) -> int:
+    from .cifar10 import draw
+
+    draw(arguments.test)
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools", description=__doc__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(function: object, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(function.__name__, help=text, description=text)  # type: ignore[attr-defined]
+        command.set_defaults(function=function)
+        return command
+
+    for function, text in (
+        (update, "make every generated document, table and figure anew where it is stale"),
+        (check, "name what is stale, with the command that mends it; exit status 1 if anything is"),
+    ):
+        add(function, text).add_argument("paths", nargs="*", metavar="PATH", help="these alone (default: everything)")
+    add(measure, "measure docs/benchmark.json anew: twenty minutes on a machine that does nothing else")
+    add(cost, "print what hashing and checking add to a cached load").add_argument("--rounds", type=int, default=15)
+    add(faults, "print docs/faults.md as the tests make it")
+    command = add(bundle, "add a checkpoint to weights.json: with it in the package in half precision, or with --url")
+    command.add_argument("file", type=Path, help="any checkpoint that the package reads")
+    command.add_argument("--name", required=True, help="the entry's, as in flowers_v1")
+    command.add_argument("--url", nargs="+", default=[], help="where this very file is published, tried in order")
+    command.add_argument("--default", action="store_true", help="make it the default of its architecture")
+    for option in ("license", "source", "recipe"):
+        command.add_argument(f"--{option}", help=f"the entry's {option}")
+    command = add(record, "put what `shufflenetv2 evaluate --json` counted into weights.json")
+    command.add_argument("weights", help="as in shufflenet_v2_x0_5/cifar10_v1")
+    command.add_argument("measured", type=Path, help="the file of JSON")
+    command.add_argument("--dataset", required=True, help="on which it was measured")
+    command.add_argument("--by", required=True, help="the date and the machine")
+    command = add(draw, "draw the pictures in docs/cifar10/, of the logs there and the test photos")
+    command.add_argument("test", type=Path, help="the folder of CIFAR-10's test photos")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    try:
+        return int(arguments.function(arguments))
+    except (ShuffleNetError, OSError, ValueError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
