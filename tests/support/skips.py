@@ -1,5 +1,7 @@
 """The reasons for which a test may be left out; CONTRIBUTING.md tells them in its own words."""
 
+import os
+
 import pytest
 import torch
 
@@ -18,6 +20,8 @@ PERMITTED_SKIPS = (
     "other allocators than glibc's",
     "torch 2.10 exports no max-pool of dynamic size",
 )
+
+needs_posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
 
 # torch 2.10's own max-pool asks, while it is exported, whether the size is odd, and so ties it down.
 needs_dynamic_sizes = pytest.mark.skipif(
