@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import trustme
 from support.checkpoints import ARCHS, checkpoint_bytes, reference_model
 from support.processes import ROOT, run_python
@@ -29,6 +30,15 @@ JOBS = {
     "portable": ("weights/", "photos/", "commands/test_cli.py", "test_files.py", "test_hub.py"),
     "core": ("network/test_", "weights/", "photos/test_transform.py", "test_entrypoints.py", "test_hub.py"),
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share the cores out: workers that each start a thread on every one mostly wait for each other's threads."""
+    workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    if workers:
+        threads = max(1, (os.cpu_count() or 1) // int(workers))
+        torch.set_num_threads(threads)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for the processes that tests start
 
 
 def belongs(path: Path, job: str) -> bool:

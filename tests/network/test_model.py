@@ -197,6 +197,7 @@ def test_deep_copy_is_independent(evaluated: tuple[ShuffleNetV2, Tensor, Tensor]
         assert not torch.equal(copied(images), logits)
 
 
+@pytest.mark.slow
 def test_scripts_and_traces(evaluated: tuple[ShuffleNetV2, Tensor, Tensor]) -> None:
     model, images, logits = evaluated
     with torch.no_grad():
@@ -212,6 +213,7 @@ def test_symbolic_trace_serves_both_layouts(evaluated: tuple[ShuffleNetV2, Tenso
         torch.testing.assert_close(graph(images.to(memory_format=torch.channels_last)), logits, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @needs_dynamic_sizes
 def test_exports_with_dynamic_batch_and_size(evaluated: tuple[ShuffleNetV2, Tensor, Tensor]) -> None:
     model, images, _ = evaluated
@@ -230,6 +232,7 @@ def test_compiles_without_graph_breaks(evaluated: tuple[ShuffleNetV2, Tensor, Te
         torch.testing.assert_close(torch.compile(model, fullgraph=True)(images), logits, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_compiles_without_graph_breaks() -> None:
     model = ShuffleNetV2(SMALL).double().train()
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64).to(memory_format=torch.channels_last)
