@@ -215,7 +215,7 @@ def flops(arch: str) -> int:
 
 def machine(threads: int | None) -> Row:
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": threads or torch.get_num_threads(),

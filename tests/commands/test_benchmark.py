@@ -2,10 +2,10 @@
 
 import importlib.util
 import json
+import tomllib
 from dataclasses import replace
 
 import pytest
-import tomllib
 from conftest import ROOT
 
 from shufflenetv2.__main__ import main

@@ -1,11 +1,11 @@
 """The table of formats, and what the exporters make of the deploy form."""
 
 import os
+import tomllib
 from collections import Counter
 
 import onnx
 import pytest
-import tomllib
 import torch
 from conftest import ROOT, run_python
 

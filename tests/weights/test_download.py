@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import formatdate
 from pathlib import Path
 
@@ -542,7 +542,7 @@ def test_an_authority_of_ones_own(
 @fault(35, "wrong clock", "an expired certificate is refused; DownloadError hints at the clock")
 def test_an_expired_certificate(make_entry: MakeEntry, authority: trustme.CA) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    past = datetime(2020, 1, 1, tzinfo=timezone.utc)
+    past = datetime(2020, 1, 1, tzinfo=UTC)
     authority.issue_cert("localhost", not_after=past).configure_cert(context)
     with FaultServer([answer(BODY)], context) as server:
         with pytest.raises(DownloadError, match=r"certificate has expired.*check this machine's clock"):
