@@ -1,15 +1,19 @@
 """Where to compute: the device that was asked for, and the processes that share the work under ``torchrun``."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from .errors import DeviceError
+
+SECONDS_TO_SPEAK = 10.0
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -64,6 +68,8 @@ class Group:
 def join(device: str | None = None) -> Iterator[Group]:
     """Join the processes that ``torchrun`` started, or be alone.
 
+    An error ends all processes, and in one of them alone it comes out of the block: the first to fail.
+
     Args:
         device: ``None`` is the process's own CUDA device if there is one, else the CPU.
 
@@ -79,8 +85,22 @@ def join(device: str | None = None) -> Iterator[Group]:
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    store, rank, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]  # it is documented
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), chosen)
+        yield Group(rank, size, chosen)
+    except Exception as error:
+        if _fails_first(store):
+            raise
+        time.sleep(SECONDS_TO_SPEAK)  # torchrun ends this process as soon as the other has told its error and gone
+        raise SystemExit(1) from error
     finally:
         dist.destroy_process_group()
+
+
+def _fails_first(store: Any) -> bool:
+    """Whether no other process has failed before. Theirs is the error to tell: this one's may follow from it."""
+    try:
+        return bool(store.add("failures", 1) == 1)
+    except RuntimeError:  # the store went with the process that kept it
+        return False
