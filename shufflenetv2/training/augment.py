@@ -1,22 +1,29 @@
-"""What training does to the photos: one by one in the loaders' processes, then batch by batch beside the model.
+"""What training does to the photos: they are dealt to batches, then changed one by one in the loaders' processes, then
+batch by batch beside the model.
 
 The loaders decode, and what needs the whole photo happens there. Shifting, flipping, enlarging and mixing are done on
 the batch: one tensor operation instead of hundreds, which matters where the photos are small.
 """
 
+import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from ..description import Preprocess
+from ..devices import Group
 from ..errors import ImageError
 from ..photos.decode import open_photo
 from ..photos.folders import LabelledPhotos
+
+Items = TypeVar("Items", list[int], range)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,39 @@ def collate(items: Sequence[tuple[Tensor | ImageError, int]]) -> tuple[Tensor, T
             return image
         images.append(image)
     return torch.stack(images), torch.tensor([label for _, label in items])
+
+
+def epoch_batches(photos: TrainingPhotos, count: int, group: Group, workers: int, *seeds: int) -> DataLoader[Any]:
+    """``count`` batches for this process: one permutation of all photos, dealt to the processes in turns.
+
+    Args:
+        photos: as each process sees them.
+        count: the same in each.
+        group: the processes.
+        workers: that decode.
+        seeds: what the order depends on, and with the process's number its random choices.
+    """
+    generator = torch.Generator().manual_seed(derived_seed(*seeds))
+    order: list[int] = torch.randperm(len(photos), generator=generator).tolist()
+    return DataLoader(
+        photos,
+        batch_sampler=deal(order, count * group.size)[group.rank :: group.size],
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator().manual_seed(derived_seed(*seeds, group.rank)),  # the workers' seeds come from it
+        pin_memory=group.device.type == "cuda",
+    )
+
+
+def deal(items: Items, count: int) -> list[Items]:
+    """All ``items`` in order, in ``count`` parts that differ by one at most in length."""
+    ends = [len(items) * part // count for part in range(count + 1)]
+    return [items[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def derived_seed(*parts: int) -> int:
+    """A seed for these numbers (run, epoch, process) that has nothing in common with those for their neighbours."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big")
 
 
 class BatchTransform:

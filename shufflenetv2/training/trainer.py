@@ -6,7 +6,6 @@ size are functions of ``progress``, the part of all steps that lies behind (0 to
 another number of epochs continues at the same epoch of the new schedule.
 """
 
-import hashlib
 import itertools
 import math
 import time
@@ -20,14 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, DistributedSampler
 
 from ..description import Preprocess
 from ..devices import Group
 from ..errors import ImageError, TrainingError
 from ..network.model import ShuffleNetV2
 from ..photos.folders import LabelledPhotos
-from .augment import Augmentation, BatchTransform, TrainingPhotos, collate
+from .augment import Augmentation, BatchTransform, TrainingPhotos, deal, derived_seed, epoch_batches
 
 CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
 
@@ -53,6 +51,13 @@ class Recipe:
     channels_last: bool = False
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.batch_size == 1 and not self.freeze_backbone and any(size <= 32 for size, _ in self.sizes):
+            raise TrainingError(
+                "--batch-size 1 with --sizes 32 leaves BatchNorm one value a channel, which it cannot normalise; give "
+                "--batch-size 2 or more, or sizes above 32"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,25 +103,33 @@ class Trainer:
         self.replica: nn.Module = DistributedDataParallel(model) if group.size > 1 else model
         self.epoch = 0
         self._parts: dict[str, Any] = {"model": model, "average": self.average, "optimizer": self.optimizer}
-        share = len(photos) // (group.size * recipe.accumulate)
-        if share < 2:
+        # Every photo is used in every epoch, in batches that differ by one photo at most: BatchNorm suffers from small
+        # ones, and most from single photos. So batches of 2 or 3 may become larger by one or two, others never.
+        batches, least = group.size * recipe.accumulate, min(2, recipe.batch_size)
+        if len(photos) < batches * least:
             raise TrainingError(
                 f"{len(photos)} photos are too few for {group.size} processes and --accumulate {recipe.accumulate}: "
-                "each step needs at least two photos a process"
+                f"a step needs at least {batches * least}"
             )
-        # Whole batches only, since a small last one would disturb BatchNorm; a smaller set is one batch.
-        self.batch_size = min(recipe.batch_size, share)
-        self.steps = len(photos) // (self.batch_size * group.size * recipe.accumulate)
+        self.steps = min(math.ceil(len(photos) / (batches * recipe.batch_size)), len(photos) // (batches * least))
 
     def state(self) -> dict[str, Any]:
         """Everything the next epoch depends on, as tensors and plain types."""
         return {"epoch": self.epoch, **{name: part.state_dict() for name, part in self._parts.items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue after the epoch at whose end ``state`` was taken."""
+        """Continue after the epoch at whose end ``state`` was taken.
+
+        Raises:
+            Exception: of many types, where it is none of this model's; the trainer cannot be used any more.
+        """
         self.epoch = state["epoch"]
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
+        for group in self.optimizer.param_groups if self.recipe.momentum else ():
+            for parameter in group["params"]:  # load_state_dict takes any
+                if self.optimizer.state[parameter]["momentum_buffer"].shape != parameter.shape:
+                    raise ValueError("the momentum of another network")
 
     def run_epoch(self, bar: Any) -> EpochResult:
         """Train for one epoch, telling tqdm's ``bar`` of every step.
@@ -133,8 +146,11 @@ class Trainer:
         totals = torch.zeros(3, dtype=torch.float64, device=self.group.device)  # loss, hits, photos
         mean_loss = accuracy = rate = waited = 0.0
         start = time.perf_counter()
-        batches = iter(self._loader(size))
-        for step in range(self.steps):
+        photos = TrainingPhotos(self.photos, recipe.augmentation, size)
+        batches = iter(
+            epoch_batches(photos, self.steps * recipe.accumulate, self.group, recipe.workers, recipe.seed, epoch)
+        )
+        for step, taken in enumerate(deal(range(len(self.photos)), self.steps)):
             progress = (epoch + (step + 0.5) / self.steps) / recipe.epochs
             rate = recipe.lr * rate_factor(progress, recipe.warmup, recipe.decay)
             for group in self.optimizer.param_groups:
@@ -147,7 +163,8 @@ class Trainer:
                 if isinstance(batch, ImageError):
                     raise ImageError(str(batch))  # in a cycle with its frame, it would keep the workers for 5 s
                 images, labels = batch
-                totals += self._backward(images, labels, size, synchronize=part == recipe.accumulate)
+                share = self.group.size * len(labels) / len(taken)  # the processes' gradients are averaged
+                totals += self._backward(images, labels, size, share, synchronize=part == recipe.accumulate)
             self.optimizer.step()
             self.average.update_parameters(self.model)
             if (step + 1) % CHECK_EVERY == 0 or step + 1 == self.steps:
@@ -162,25 +179,8 @@ class Trainer:
         self.epoch += 1
         return EpochResult(self.epoch, size, rate, mean_loss, accuracy, seconds, waited / seconds)
 
-    def _loader(self, size: int) -> DataLoader[Any]:
-        """The batches of this epoch and process: all processes walk through one permutation in turns."""
-        recipe, group = self.recipe, self.group
-        photos = TrainingPhotos(self.photos, recipe.augmentation, size)
-        order = derived_seed(recipe.seed, self.epoch)
-        own = derived_seed(recipe.seed, self.epoch, group.rank)
-        return DataLoader(
-            photos,
-            self.batch_size,
-            sampler=DistributedSampler(photos, group.size, group.rank, seed=order, drop_last=True),
-            drop_last=True,
-            num_workers=recipe.workers,
-            collate_fn=collate,
-            generator=torch.Generator().manual_seed(own),  # the workers' seeds are drawn from it
-            pin_memory=group.device.type == "cuda",
-        )
-
-    def _backward(self, images: Tensor, labels: Tensor, size: int, synchronize: bool) -> Tensor:
-        """Add one batch's gradients. Returns its summed loss, hits and number of photos."""
+    def _backward(self, images: Tensor, labels: Tensor, size: int, share: float, synchronize: bool) -> Tensor:
+        """Add ``share`` of one batch's mean gradients. Returns its summed loss, hits and number of photos."""
         recipe, device = self.recipe, self.group.device
         labels = labels.to(device, non_blocking=True)
         inputs, targets = self.transform(images.to(device, non_blocking=True), labels, size)
@@ -191,7 +191,7 @@ class Trainer:
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp):
                 logits = self.replica(inputs)
                 loss = self.criterion(logits, targets)
-            (loss / recipe.accumulate).backward()
+            (loss * share).backward()
         hits = (logits.detach().argmax(1) == labels).sum()
         return torch.stack([loss.detach() * len(labels), hits, hits.new_tensor(len(labels))]).double()
 
@@ -253,8 +253,3 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
 
     average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
     return average
-
-
-def derived_seed(*parts: int) -> int:
-    """A seed for these numbers (run, epoch, process) that has nothing in common with those for their neighbours."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big")

@@ -1,92 +1,40 @@
-"""Training: what it computes, that an interrupted run goes on bit for bit, and that nothing is lost when it fails."""
+"""Training: what it computes, and that nothing is lost when it fails."""
 
 import argparse
 import csv
-import os
-import random
 import resource
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_python
+from conftest import ROOT, run_python
 from PIL import Image
+from support.colours import COLOURS, ENVIRONMENT, assert_equal, load, make_colours, train
 
-from shufflenetv2.__main__ import main
 from shufflenetv2.commands.train import add_arguments, make_recipe
 from shufflenetv2.description import Preprocess
-from shufflenetv2.entrypoints import classifier, shufflenet_v2_x0_5
+from shufflenetv2.entrypoints import classifier
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.photos.folders import LabelledPhotos, hold_out, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
-from shufflenetv2.training.augment import Augmentation, BatchTransform, shift
-from shufflenetv2.training.run import curves
-from shufflenetv2.training.trainer import Recipe, derived_seed, moving_average, rate_factor, sgd, size_at
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-COLOURS = {"blue": (40, 60, 220), "green": (50, 200, 60), "red": (220, 50, 40)}
-# Small enough for seconds; every random choice there is takes part.
-SCRATCH = ["--weights", "none", "--arch", "shufflenet_v2_x0_5", "--sizes", "64:0.5", "72:0.5", "--photo-size", "32"]
-SCRATCH += ["--batch-size", "12", "--workers", "0", "--lr", "0.05", "--ema", "0.9", "--held-out", "0.25"]
+from shufflenetv2.training.augment import Augmentation, BatchTransform, derived_seed, shift
+from shufflenetv2.training.trainer import Recipe, moving_average, rate_factor, sgd, size_at
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Equal to the last bit is promised for equal numbers of threads; for tensors this small, one is also fastest."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen 32x32 photos of each of three noisy colours."""
-    root = tmp_path_factory.mktemp("colours")
-    generator = torch.Generator().manual_seed(3)
-    for name, colour in COLOURS.items():
-        (root / name).mkdir()
-        for index in range(16):
-            noise = torch.randn(32, 32, 3, generator=generator) * 30
-            pixels = (torch.tensor(colour) + noise).clamp(0, 255).byte()
-            Image.frombytes("RGB", (32, 32), bytes(pixels.flatten().tolist())).save(root / name / f"{index}.png")
-    return root
-
-
-def train(data: Path, output: Path, *arguments: str) -> int:
-    return main(["train", str(data), "--output", str(output), *SCRATCH, *arguments])
-
-
-def load(path: Path) -> dict[str, object]:
-    state: dict[str, object] = torch.load(path, weights_only=True)
-    return state
-
-
-def assert_equal(left: object, right: object, where: str = "") -> None:
-    """Equal to the last bit, all the way down."""
-    assert type(left) is type(right), where
-    if isinstance(left, torch.Tensor):
-        assert torch.equal(left, right), where  # type: ignore[arg-type]
-    elif isinstance(left, dict):
-        assert list(left) == list(right), where  # type: ignore[call-overload]
-        for key in left:
-            if key not in ("seconds", "waiting"):
-                assert_equal(left[key], right[key], f"{where}/{key}")  # type: ignore[index]
-    elif isinstance(left, (list, tuple)):
-        assert len(left) == len(right), where  # type: ignore[arg-type]
-        for index, (one, other) in enumerate(zip(left, right, strict=True)):  # type: ignore[call-overload]
-            assert_equal(one, other, f"{where}/{index}")
-    else:
-        assert left == right, where
+    return make_colours(tmp_path_factory.mktemp("colours"))
 
 
 def test_learns_and_describes_itself(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,51 +64,6 @@ def test_learns_and_describes_itself(data: Path, tmp_path: Path, capsys: pytest.
         assert (prediction.label, len(classify.categories)) == (name, 3)  # type: ignore[attr-defined]
 
 
-@pytest.mark.slow
-def test_killed_and_resumed_is_as_uninterrupted(data: Path, tmp_path: Path) -> None:
-    options = ["--epochs", "6", "--mixup", "0.2", "--trivial-augment"]
-    assert train(data, tmp_path / "whole", *options) == 0
-    killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "shufflenetv2", "train", str(data), "--output", str(killed), *SCRATCH, *options]
-    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT) as process:
-        deadline = time.monotonic() + 200
-        while not (killed / "last.pth").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(random.uniform(0, 1))  # in the middle of an epoch, of a checkpoint, of anything
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
-    assert train(data, killed, *options, "--resume") == 0
-    for name in ("last.pth", "best.pth"):
-        assert_equal(load(killed / name), load(tmp_path / "whole" / name), name)
-
-
-def epochs_done(output: Path) -> object:
-    return load(output / "last.pth")["epoch"] if (output / "last.pth").exists() else 0
-
-
-def test_resumed_is_as_uninterrupted(data: Path, tmp_path: Path) -> None:
-    """The same without processes: quick enough for every run of the tests."""
-    drawn = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shufflenetv2.training.run.curves", lambda history: drawn.append(len(history)) or curves(history))
-        assert train(data, tmp_path / "whole", "--epochs", "2") == 0
-        assert drawn == [2]  # once, at the end
-        patch.setattr("shufflenetv2.training.run.table", interrupt)
-        assert train(data, tmp_path / "stopped", "--epochs", "2") == 130
-        assert (epochs_done(tmp_path / "stopped"), drawn) == (1, [2])
-    torch.manual_seed(99)  # whatever happened in between
-    assert train(data, tmp_path / "stopped", "--epochs", "2", "--resume") == 0
-    assert (tmp_path / "stopped/curves.png").read_bytes() == (tmp_path / "whole/curves.png").read_bytes()
-    for name in ("last.pth", "best.pth"):
-        assert_equal(load(tmp_path / "stopped" / name), load(tmp_path / "whole" / name), name)
-
-
-def interrupt(*_: object) -> str:
-    raise KeyboardInterrupt
-
-
 @pytest.fixture(scope="module")
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch."""
@@ -182,26 +85,6 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     assert message.startswith("shufflenetv2: error: ")
     assert "Traceback" not in message
     return message
-
-
-def test_a_run_is_not_overwritten(data: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (run / "last.pth").read_bytes()
-    assert train(data, run, "--epochs", "1") == 1
-    assert "holds a run already; give --resume" in error_of(capsys)
-    assert train(data, run, "--epochs", "2", "--resume", "--ema", "0.8", "--no-flip") == 1
-    assert "ema was 0.9 and is 0.8, flip was True and is False" in swapped(error_of(capsys))
-    assert (run / "last.pth").read_bytes() == before
-
-
-def swapped(message: str) -> str:
-    """The two settings in one order, whichever the message has."""
-    parts = message.split("settings: ")[1].split(";")[0].split(", ")
-    return ", ".join(sorted(parts))
-
-
-def test_a_longer_schedule_may_be_resumed(data: Path, run: Path) -> None:
-    assert train(data, run, "--epochs", "2", "--resume") == 0
-    assert epochs_done(run) == 2
 
 
 def test_a_full_disk(data: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,21 +146,6 @@ def test_nothing_is_written_through_a_link(data: Path, tmp_path: Path) -> None:
     assert train(data, output, "--epochs", "1") == 0
     assert mine.read_text() == "untouched"
     assert not any((output / name).is_symlink() for name in written)
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_work(data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    command += ["shufflenetv2", "train", str(data), "--output", str(tmp_path), *SCRATCH, "--epochs", "6"]
-    command += ["--batch-size", "6", "--channels-last"]
-    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr.count("\nepoch ") in (5, 6)  # one process reports
-    with open(tmp_path / "log.csv", newline="") as file:
-        log = list(csv.DictReader(file))
-    assert float(log[-1]["loss"]) < float(log[0]["loss"])
-    model = shufflenet_v2_x0_5(weights=tmp_path / "best.pth")
-    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
 
 
 def test_a_frozen_backbone_stays(data: Path, run: Path, tmp_path: Path) -> None:

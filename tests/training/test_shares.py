@@ -1,0 +1,147 @@
+"""Every photo is learnt from once an epoch, whatever the number of photos, of batches a step and of processes."""
+
+import csv
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from support.colours import ENVIRONMENT, SCRATCH, make_colours
+from support.shares import CASES, learn
+
+from shufflenetv2.devices import Group
+from shufflenetv2.entrypoints import shufflenet_v2_x0_5
+from shufflenetv2.errors import TrainingError
+from shufflenetv2.training.augment import Augmentation
+
+ALONE = Group(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    return subprocess.run(
+        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
+    )
+
+
+def shares(photos: int, batch_size: int) -> int:
+    """Steps of one process."""
+    return min(math.ceil(photos / batch_size), photos // 2)
+
+
+def assert_same_step(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """The classifier has learnt the same, up to the order of sums, and the same means are reported."""
+    learnt = (wanted["after"] - wanted["before"]).abs().max()
+    assert learnt > 0.01
+    assert (found["after"] - wanted["after"]).abs().max() < 1e-4 * learnt
+    assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+    assert found["accuracy"] == pytest.approx(wanted["accuracy"], abs=1e-9)
+
+
+def check_shares(results: list[dict[str, Any]], photos: int, batch_size: int, accumulate: int) -> None:
+    batches = [batch for result in results for batch in result["batches"]]
+    assert sorted(chain(*batches)) == list(range(photos))
+    sizes = [len(batch) for batch in batches]
+    assert min(sizes) >= 2
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= max(batch_size, 3)
+    steps = len(results[0]["batches"]) // accumulate
+    assert [len(result["batches"]) for result in results] == [steps * accumulate] * len(results)
+    # All at once, one process computes the mean over a step's photos: that is what the others must have learnt.
+    whole = learn(ALONE, photos, next(size for size in range(2, photos + 1) if shares(photos, size) == steps), 1)
+    assert len(whole["batches"]) == steps
+    for result in results:
+        assert_same_step(result, whole)
+
+
+@pytest.mark.parametrize(("photos", "batch_size", "accumulate"), CASES)
+def test_one_process(photos: int, batch_size: int, accumulate: int) -> None:
+    check_shares([learn(ALONE, photos, batch_size, accumulate)], photos, batch_size, accumulate)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes(processes: int, tmp_path: Path) -> None:
+    result = torchrun(processes, "tests/support/shares.py", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(processes)]
+    for case, results in zip(CASES, zip(*ranks, strict=True), strict=True):
+        check_shares(list(results), *case)
+
+
+def test_the_issue_s_example() -> None:
+    """108 photos at batch 64 were one step of 64."""
+    assert [len(batch) for batch in learn(ALONE, 108, 64, 1)["batches"]] == [54, 54]
+
+
+def test_the_next_epoch_has_another_order() -> None:
+    first, second = (learn(ALONE, 11, 4, 1, seed=seed)["batches"] for seed in (0, 1))
+    assert first != second
+
+
+@pytest.mark.parametrize(("photos", "batch_size", "accumulate", "needed"), [(1, 64, 1, 2), (5, 64, 3, 6), (2, 1, 3, 3)])
+def test_too_few_photos(photos: int, batch_size: int, accumulate: int, needed: int) -> None:
+    with pytest.raises(TrainingError, match=f"{photos} photos are too few .* at least {needed}"):
+        learn(ALONE, photos, batch_size, accumulate)
+
+
+def test_one_photo_at_a_time_if_asked_for() -> None:
+    everything = {"freeze_backbone": False, "augmentation": Augmentation(32)}
+    assert [len(batch) for batch in learn(ALONE, 5, 1, 1, **everything)["batches"]] == [1] * 5
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(tmp_path: Path) -> None:
+    data, output = make_colours(tmp_path / "data", 15), tmp_path / "run"  # 33 photos to learn from
+    options = ["--epochs", "6", "--batch-size", "6", "--channels-last", "--held-out", "0.25"]
+    result = torchrun(2, "-m", "shufflenetv2", "train", str(data), "--output", str(output), *SCRATCH, *options)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("\nepoch ") in (5, 6)  # one process reports
+    with open(output / "log.csv", newline="") as file:
+        log = list(csv.DictReader(file))
+    assert float(log[-1]["loss"]) < float(log[0]["loss"])
+    for row in log:  # means over all photos
+        hits = float(row["accuracy"]) * 33
+        assert hits == pytest.approx(round(hits), abs=1e-3)
+    model = shufflenet_v2_x0_5(weights=output / "best.pth")
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+
+
+FAILURES = {
+    "a bad photo": (["--held-out", "0"], "corrupt.png"),  # one process meets it, the other waits for its gradients
+    "a loss": (["--lr", "1e6", "--warmup", "0", "--epochs", "5"], "no longer finite"),  # both meet it
+    "a disk": (["--epochs", "1"], "cannot be written"),  # the leader alone meets it
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failure_of_one_ends_all_with_one_message(tmp_path: Path, failure: str) -> None:
+    data, output = make_colours(tmp_path / "data", 8), tmp_path / "run"
+    options, said = FAILURES[failure]
+    if failure == "a bad photo":
+        (data / "red/corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    if failure == "a disk":
+        (output / "log.csv").mkdir(parents=True)
+    command = ["-m", "shufflenetv2", "train", str(data), "--output", str(output), *SCRATCH, *options]
+    result = torchrun(2, *command)
+    assert result.returncode == 1
+    messages = [line for line in result.stderr.splitlines() if "shufflenetv2: error: " in line]
+    assert len(messages) == 1, result.stderr
+    assert said in messages[0]
+    assert "shufflenetv2/__main__.py" not in result.stderr  # torchrun ends in a traceback of its own, none is ours
