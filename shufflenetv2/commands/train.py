@@ -5,23 +5,26 @@
 
 import argparse
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import MISSING, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from ..builder import build, resolve
-from ..description import STANDARD, Category, Description, check_label
-from ..devices import Group, join
-from ..errors import DatasetError
-from ..network.model import ShuffleNetV2
+from ..builder import Weights, build, resolve
+from ..description import MAX_SIDE, STANDARD, Category, Description, check_label, parse_description, to_json
+from ..devices import join
+from ..errors import DatasetError, ImageError, ManifestError, TrainingError
+from ..network.model import SPECS, ShuffleNetV2
 from ..package import require
 from ..photos.folders import LabelledPhotos, find_split, hold_out, read_labelled
 from ..training.augment import Augmentation
-from ..training.run import RunFolder
+from ..training.run import RunFolder, open_run
 from ..training.trainer import Recipe, Trainer
+from ..weights.checkpoint import Checkpoint
 from ..weights.manifest import DEFAULT_ARCH
 from .options import (
     above_zero,
@@ -108,15 +111,21 @@ def adder(group: argparse._ActionsContainer) -> Callable[..., None]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    require("training", "torchvision>=0.25", "tqdm>=4.66", "matplotlib>=3.9")
-    train, val = read_data(arguments)
-    with join(arguments.device) as group:
+    with join(arguments.device) as group:  # around everything: an error in all processes is told once
+        require("training", "torchvision>=0.25", "tqdm>=4.66", "matplotlib>=3.9")
+        train, val = read_data(arguments)
+        source, description = plan(arguments, train.categories)
+        recipe = make_recipe(arguments, description.preprocess.crop)
+        group.wait()  # RUN may lie among the photos: it must not appear while another process lists them
+        state = open_run(arguments.output, arguments.resume)
         torch.manual_seed(arguments.seed)
-        model, description = start_model(arguments, train, group)
-        crop = description.preprocess.crop
-        trainer = Trainer(model, train, description.preprocess, make_recipe(arguments, crop), group)
-        start: dict[str, Any] = {"weights": arguments.weights, "photos": fingerprint(train)}
-        RunFolder(arguments.output, trainer, val, description, start).train(arguments.resume)
+        model = build(description.arch, source, progress=group.leads, num_classes=len(train.categories), in_channels=3)
+        assert isinstance(model, ShuffleNetV2)
+        start = {**learnt_from(train, val), "weights file": contents(source.read(group.leads)) if source else "none"}
+        start |= {"normalisation": f"{description.preprocess.mean} {description.preprocess.std}"}
+        start |= {"val size": str(arguments.val_size or "none")}
+        trainer = Trainer(model.to(group.device), train, description.preprocess, recipe, group)
+        RunFolder(arguments.output, state, trainer, val, description, start).train()
     return 0
 
 
@@ -126,7 +135,10 @@ def read_data(arguments: argparse.Namespace) -> tuple[LabelledPhotos, LabelledPh
     val = arguments.val or (directory and find_split(arguments.data, ["val", "test"]))
     train = read_labelled(directory or arguments.data)
     for name in train.categories:
-        check_label(name, str(arguments.data))
+        try:
+            check_label(name, f"{directory or arguments.data}, the folder {name!r:.80}")
+        except ManifestError as error:
+            raise DatasetError(f"{error}; rename it") from error
     if len(train.categories) < 2:
         raise DatasetError(f"{arguments.data} has one class, {train.categories[0]!r}; telling apart takes two or more")
     if val:
@@ -134,19 +146,67 @@ def read_data(arguments: argparse.Namespace) -> tuple[LabelledPhotos, LabelledPh
     return hold_out(train, arguments.held_out, arguments.seed) if arguments.held_out else (train, None)
 
 
-def start_model(arguments: argparse.Namespace, train: LabelledPhotos, group: Group) -> tuple[ShuffleNetV2, Description]:
-    """The network before the first epoch, and what is said of it after training."""
-    scratch = arguments.weights.lower() == "none"
-    source = None if scratch else resolve(arguments.arch, arguments.weights, described=False)
-    arch = source.arch if source else arguments.arch or DEFAULT_ARCH
-    model = build(arch, source, progress=group.leads, num_classes=len(train.categories), in_channels=3)
-    assert isinstance(model, ShuffleNetV2)
+def plan(arguments: argparse.Namespace, categories: tuple[str, ...]) -> tuple[Weights | None, Description]:
+    """The weights to start from, and what will be said of the model; it is checked that this can be read again.
+
+    Raises:
+        TrainingError: naming the option to change.
+    """
+    source = None
+    if arguments.weights.lower() != "none":
+        source = resolve(arguments.arch, arguments.weights, described=False)
+        source = replace(source, read=cache(source.read))  # once to load them, once to tell them from others
+        if source.in_channels != 3:
+            plural = "s" * (source.in_channels > 1)
+            raise TrainingError(
+                f"{source.title} is for images of {source.in_channels} channel{plural}, and photos have 3 channels; "
+                "give other --weights, or none"
+            )
     base = source.preprocess if source else STANDARD
     crop = arguments.val_size or (arguments.sizes[-1][0] if arguments.sizes else base.crop)
     # Small photos are enlarged whole; of others the centre is kept, in the proportion that the weights are used to.
     resize = crop if arguments.photo_size else round(crop * base.resize / base.crop)
-    preprocess = replace(base, resize=resize, crop=crop)
-    return model.to(group.device), Description(arch, model.in_channels, train.categories, preprocess)
+    if resize > MAX_SIDE:
+        raise TrainingError(
+            f"{'--val-size' if arguments.val_size else '--sizes'} {crop} asks for photos of {resize} pixels, of which "
+            f"the centre is kept; that is more than {MAX_SIDE}; give --val-size {MAX_SIDE * base.crop // base.resize} "
+            "or less"
+        )
+    arch = source.arch if source else arguments.arch or DEFAULT_ARCH
+    description = Description(arch, 3, categories, replace(base, resize=resize, crop=crop))
+    return source, parse_description(to_json(description), SPECS, f"what {arguments.output} would hold")
+
+
+def learnt_from(train: LabelledPhotos, val: LabelledPhotos | None) -> dict[str, str]:
+    """Each class in words that tell it from others: name, numbers of photos, and a digest of their names and sizes.
+
+    Raises:
+        ImageError: naming a photo that is not there.
+    """
+    said = {f"class {index}": repr(name) for index, name in enumerate(train.categories, 1)}
+    for photos, purpose in ((train, "learn from"), (val, "validate on")):
+        members: list[list[Path]] = [[] for _ in said]
+        for path, label in zip(photos.paths, photos.labels, strict=True) if photos else ():
+            members[label].append(path)
+        for key, paths in zip(said, members, strict=True):
+            hashed = hashlib.sha256()
+            for path in paths:
+                try:
+                    size = path.stat().st_size
+                except OSError as error:
+                    raise ImageError(f"{path} cannot be read: {error.strerror}") from error
+                hashed.update(os.fsencode(path.name) + b"\0%d\0" % size)
+            said[key] += f", {len(paths)} photos to {purpose} (names and sizes {hashed.hexdigest()[:8]})"
+    return said
+
+
+def contents(checkpoint: Checkpoint) -> str:
+    """Words for exactly these tensors, wherever they are kept."""
+    hashed = hashlib.sha256()
+    for key, tensor in sorted(checkpoint.state_dict.items()):
+        hashed.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
+        hashed.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return f"one of contents {hashed.hexdigest()[:16]}"
 
 
 def make_recipe(arguments: argparse.Namespace, crop: int) -> Recipe:
@@ -160,9 +220,3 @@ def from_options(kind: type[Options], arguments: argparse.Namespace, **others: A
     """``kind``, its fields filled from the options of the same names."""
     names = {each.name for each in fields(kind)} - others.keys()
     return kind(**{name: getattr(arguments, name) for name in names}, **others)
-
-
-def fingerprint(photos: LabelledPhotos) -> str:
-    """Which photos these are, wherever the data set lies: a run is resumed on the same ones only."""
-    names = "\n".join(f"{label}/{path.name}" for path, label in zip(photos.paths, photos.labels, strict=True))
-    return f"{len(photos)} photos, {hashlib.sha256(names.encode()).hexdigest()[:16]}"

@@ -1,70 +1,141 @@
 """The folder of one training run: what is in it, when it is written, how a run is taken up again.
 
-``last.pth`` is the state after the last whole epoch, ``best.pth`` the model that did best in validation (without
-validation, the last one), ``log.csv`` the history, ``curves.png`` its picture, drawn at the end. Each file appears
-whole or not at all.
+``last.pth`` is the state after the last whole epoch; what follows from it is written after it, again on resuming:
+``best.pth``, the model that did best in validation (without validation, the last one), ``log.csv``, the history, and at
+the end ``curves.png``, its picture. Each file appears whole or not at all.
 """
 
 import csv
 import dataclasses
 import io
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..description import Description, Metrics
-from ..errors import CheckpointError, TrainingError
-from ..files import write_whole
 from ..inference import Counts, count_hits
+from ..description import Description, Metrics, parse_description, to_json
+from ..errors import CheckpointError, TrainingError
+from ..files import TEMPORARY, read_regular, write_whole
+from ..network.model import SPECS
 from ..package import progress_bar
 from ..photos.folders import LabelledPhotos
 from ..photos.transform import PhotoTransform
-from ..weights.checkpoint import load_plain, save_whole, write_checkpoint
+from ..weights.checkpoint import MAX_BYTES, RUN_FORMAT, load_plain, save_whole, write_checkpoint
 from .trainer import EpochResult, Trainer
 
-FORMAT = "shufflenetv2-training"
+SCHEMA_VERSION = 1
+KINDS = {"epoch": int, "settings": dict, "history": list, "best": float, "description": dict}
+KINDS |= {"model": dict, "average": dict, "optimizer": dict}
 # A resumed run may follow another schedule, and go faster or slower; everything else would make it another run.
 FREE = ("epochs", "sizes", "lr", "workers")
+
+
+def open_run(path: Path, resume: bool) -> dict[str, Any] | None:
+    """The state of the run in ``path``, if it is to go on; else the folder is made.
+
+    Raises:
+        TrainingError: there is a run and none to resume, or the reverse; the folder cannot be written to.
+        CheckpointError: ``last.pth`` is no state of a run.
+    """
+    last = path / "last.pth"
+    there = os.path.exists(last)
+    if resume and not there:
+        raise TrainingError(
+            f"nothing can be resumed in {path}: it holds no last.pth, which the first whole epoch leaves; leave out "
+            "--resume to start anew, or give the --output of another run"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass  # so much can be written
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be used as the folder of a run: {error.strerror}; choose another --output"
+        ) from error
+    state = read_state(last) if there else None
+    if there and not resume:
+        raise TrainingError(f"{path} holds a run already; give --resume to go on with it, or another --output")
+    return state
+
+
+def read_state(last: Path) -> dict[str, Any]:
+    """What ``last.pth`` holds, as far as that can be checked without the network.
+
+    Raises:
+        CheckpointError: it is no state of a run, or not of this version.
+    """
+    try:
+        data = read_regular(last, MAX_BYTES)
+        state = load_plain(data, str(last))
+    except OSError as error:
+        raise _useless(last, f"cannot be read ({error.strerror or error})") from error
+    except CheckpointError as error:
+        raise _useless(last, "is damaged, or no file that train wrote") from error
+    if not isinstance(state, dict) or state.get("format") != RUN_FORMAT:
+        raise _useless(last, "is not the state of a training run")
+    version = state.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise _useless(last, f"is of another version: schema_version {version!r:.40}, this code reads {SCHEMA_VERSION}")
+    wrong = [key for key, kind in KINDS.items() if not isinstance(state.get(key), kind)]
+    if wrong:
+        raise _useless(last, f"is half a state: {', '.join(wrong)} missing or of another type")
+    columns = EpochResult.__dataclass_fields__.keys()
+    whole = all(isinstance(row, dict) and row.keys() >= columns for row in state["history"])
+    if not whole or not len(state["history"]) == state["epoch"] > 0:
+        raise _useless(last, "is half a state: its history is not that of its epochs")
+    return state
+
+
+def _useless(last: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{last} {why}, so the run cannot be resumed; start anew with another --output (best.pth can be its --weights)"
+    )
 
 
 class RunFolder:
     """One run.
 
     Args:
-        path: the folder; made if it is missing.
+        path: the folder.
+        state: from ``open_run``.
         trainer: before its first epoch.
         val: photos to validate on; ``None`` keeps the last epoch's weights as the best.
         description: of the model to come.
-        start: what else the run depends on, in plain types.
+        start: what else decides what is learnt, in words.
     """
 
     def __init__(
         self,
         path: Path,
+        state: dict[str, Any] | None,
         trainer: Trainer,
         val: LabelledPhotos | None,
         description: Description,
-        start: dict[str, Any],
+        start: dict[str, str],
     ) -> None:
-        self.path, self.trainer, self.val, self.description = path, trainer, val, description
+        self.path, self.state, self.trainer, self.val, self.description = path, state, trainer, val, description
         recipe = dataclasses.asdict(trainer.recipe)
         recipe |= recipe.pop("augmentation")
-        self.settings = {key: value for key, value in recipe.items() if key not in FREE}
+        self.settings = {key.replace("_", " "): value for key, value in recipe.items() if key not in FREE}
         self.settings |= {"arch": description.arch, "processes": trainer.group.size, **start}
         self.history: list[dict[str, float | int]] = []
         self.best = -1.0
 
-    def train(self, resume: bool) -> None:
+    def train(self) -> None:
         """Train from the start, or from the last whole epoch, to the end.
 
         Raises:
             TrainingError: the folder holds another run, the loss is not finite, or a file cannot be written.
+            CheckpointError: the state is not that of this network.
             ImageError: naming a photo that cannot be used.
         """
         trainer, group = self.trainer, self.trainer.group
-        self._open(resume)
+        if self.state is not None:
+            self._restore(self.state)
         left = (trainer.recipe.epochs - trainer.epoch) * trainer.steps
         with progress_bar(left, "step", shown=None if group.leads else False, dynamic_ncols=True) as bar:
             while trainer.epoch < trainer.recipe.epochs:
@@ -80,29 +151,31 @@ class RunFolder:
             with self._writing("curves.png"):
                 write_whole(self.path / "curves.png", curves(self.history))
 
-    def _open(self, resume: bool) -> None:
-        last = self.path / "last.pth"
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if not last.exists():
-                return
-            if not resume:
-                raise TrainingError(
-                    f"{self.path} holds a run already; give --resume to continue it, or another --output to start anew"
-                )
-            data = last.read_bytes()
-        except OSError as error:
-            raise TrainingError(f"{self.path} cannot be used: {error.strerror}; choose another --output") from error
-        state = load_plain(data, str(last))
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise CheckpointError(f"{last} is not the state of a training run, so nothing can be resumed from it")
-        was = state["settings"]
-        changed = [key for key in {**was, **self.settings} if was.get(key) != self.settings.get(key)]
+    def _restore(self, state: dict[str, Any]) -> None:
+        was, now, last = state["settings"], self.settings, self.path / "last.pth"
+        changed = [key for key in {**was, **now} if was.get(key) != now.get(key)]
         if changed:
-            listed = ", ".join(f"{key} was {was.get(key)!r} and is {self.settings.get(key)!r}" for key in changed)
-            raise TrainingError(f"{self.path} holds a run with other settings: {listed}; resume it with the same ones")
+            listed = "; ".join(f"{key} was {was.get(key, 'none')} and is {now.get(key, 'none')}" for key in changed[:5])
+            more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
+            raise TrainingError(
+                f"{self.path} holds another run: {listed}{more}. Resume it with the same settings, weights and photos "
+                f"({', '.join(f'--{each}' for each in FREE)} may differ), or give another --output"
+            )
+        epochs = state["epoch"]
+        if epochs > self.trainer.recipe.epochs:
+            raise TrainingError(f"{self.path} has {epochs} epochs behind it; give --epochs {epochs + 1} or more")
+        try:
+            self.described = parse_description(state["description"], SPECS, str(last))
+            self.trainer.restore(state)
+        except Exception as error:  # torch and ManifestError: a dozen types
+            raise _useless(last, "does not fit this network") from error
         self.history, self.best = state["history"], state["best"]
-        self.trainer.restore(state)
+        if self.trainer.group.leads:
+            with self._writing("what follows from last.pth"):
+                for left in self.path.iterdir():
+                    if TEMPORARY.fullmatch(left.name):
+                        left.unlink()  # a killed process had no time to
+                self._publish()
 
     def _validate(self) -> Counts | None:
         """What the averaged weights score, counted by all processes together."""
@@ -114,24 +187,26 @@ class RunFolder:
     def _save(self, result: EpochResult, counts: Counts | None) -> None:
         row = dataclasses.asdict(result)
         metrics = None
-        accuracy = 0.0
-        if counts and self.val:
-            accuracy = counts.top1 / counts.photos
-            row["val_accuracy"] = accuracy
+        if counts:
+            row["val_accuracy"] = counts.top1 / counts.photos
             metrics = Metrics(
                 dataset=f"{counts.photos} validation photos",
-                acc1=100 * accuracy,
+                acc1=100 * counts.top1 / counts.photos,
                 acc5=100 * counts.top5 / counts.photos,
                 measured_by="shufflenetv2 train",
             )
         self.history.append(row)
-        better = accuracy >= self.best
-        self.best = max(accuracy, self.best)
-        state = {"format": FORMAT, "settings": self.settings, "history": self.history, "best": self.best}
-        if better:
-            description = dataclasses.replace(self.description, metrics=metrics)
-            write_checkpoint(self.path / "best.pth", self.trainer.average.module.state_dict(), description)
-        save_whole(self.path / "last.pth", {**state, **self.trainer.state()})
+        self.best = max(row.get("val_accuracy", 0.0), self.best)
+        self.described = dataclasses.replace(self.description, metrics=metrics)
+        about = {"format": RUN_FORMAT, "schema_version": SCHEMA_VERSION, "settings": self.settings}
+        about |= {"history": self.history, "best": self.best, "description": to_json(self.described)}
+        save_whole(self.path / "last.pth", {**about, **self.trainer.state()})
+        self._publish()
+
+    def _publish(self) -> None:
+        """Write what follows from the state, after the state itself."""
+        if self.history[-1].get("val_accuracy", 0.0) >= self.best:
+            write_checkpoint(self.path / "best.pth", self.trainer.average.module.state_dict(), self.described)
         write_whole(self.path / "log.csv", table(self.history).encode())
 
     @contextmanager

@@ -22,6 +22,7 @@ from ..package import logger
 from .foreign import FIRST, check_container, state_dict_in
 
 FORMAT = "shufflenetv2"
+RUN_FORMAT = "shufflenetv2-training"  # the state of a training run, `last.pth`
 SCHEMA_VERSION = 1
 MAX_BYTES = 1_000_000_000  # of a file of the user's own; the widest network in float64 has 60 MB
 EXPANDED_BYTES = 2**26  # that a tensor may claim beyond what the file holds of it; the largest of x2.0 has 8 MB
@@ -136,6 +137,8 @@ def parse_checkpoint(data: bytes, where: str, archs: Mapping[str, object]) -> Ch
         CheckpointError: it is no checkpoint of this network, with the remedy where there is one.
     """
     content, description = load_plain(data, where), None
+    if isinstance(content, dict) and content.get("format") == RUN_FORMAT:
+        raise CheckpointError(f"{where} is the state of a training run, not a model; use best.pth beside it")
     if isinstance(content, dict) and content.get("format") == FORMAT:
         version = content.get("schema_version")
         if version != SCHEMA_VERSION:

@@ -16,7 +16,7 @@ from PIL import Image
 from shufflenetv2.builder import build, resolve
 from shufflenetv2.devices import Group, join
 from shufflenetv2.network.model import ShuffleNetV2
-from shufflenetv2.photos.labelled import LabelledPhotos
+from shufflenetv2.photos.folders import LabelledPhotos
 from shufflenetv2.training.augment import Augmentation
 from shufflenetv2.training.trainer import Recipe, Trainer
 
