@@ -17,7 +17,7 @@ from .errors import CheckpointError, ManifestError
 from .network.model import SPECS, ShuffleNetV2
 from .package import logger
 from .weights.checkpoint import Checkpoint, load, parse_checkpoint, read_checkpoint
-from .weights.manifest import Entry, default_entry, find_entry, matching, read_categories
+from .weights.manifest import ENUM, Entry, default_entry, find_entry, matching, read_categories
 from .weights.store import fetch
 
 
@@ -62,7 +62,7 @@ def is_path(weights: object) -> bool:
     """A PathLike, or a string with a separator or a suffix. A plain name or ``ARCH/NAME`` is not looked up on disk."""
     if isinstance(weights, os.PathLike):
         return True
-    if not isinstance(weights, str) or matching(weights):
+    if not isinstance(weights, str) or matching(weights) or ENUM.fullmatch(weights):
         return False
     head, _, name = weights.lower().partition("/")
     if head in SPECS and Path(name).suffix == "" and "/" not in name:
@@ -71,8 +71,10 @@ def is_path(weights: object) -> bool:
 
 
 def spelled(weights: object) -> str:
-    """The name that ``weights`` is, or has: torchvision's enum members are taken by theirs."""
+    """The name that ``weights`` is, or has; members of torchvision's enums have their class's besides."""
     name = getattr(weights, "name", weights)
+    if ENUM.fullmatch(str(weights)):
+        return str(weights)
     if not isinstance(name, str):
         raise TypeError(
             f"weights must be a name or a path, got {weights!r:.80} (a {type(weights).__name__}); "

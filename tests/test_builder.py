@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision.models
 from conftest import ROOT
 
 from shufflenetv2 import entrypoints
@@ -32,6 +33,8 @@ SPELLINGS = {
     "shufflenet_v2_x0_5/cifar10": CIFAR,
     "shufflenet_v2_x2_0": "shufflenet_v2_x2_0/imagenet1k_v1",
     "shufflenet_v2_x2_0/default": "shufflenet_v2_x2_0/imagenet1k_v1",
+    "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1": "shufflenet_v2_x0_5/imagenet1k_v1",
+    "ShuffleNet_V2_X2_0_Weights.DEFAULT": "shufflenet_v2_x2_0/imagenet1k_v1",
     "shufflenetv2_x2_0-8be3c8ee.pth": "shufflenet_v2_x2_0/imagenet1k_v1",
 }
 
@@ -65,12 +68,33 @@ def test_what_weights_list_prints_can_be_given_to_other_commands(capsys: pytest.
         (None, "shufflenet_v2_x0_5/cifar_v9", "there are no weights 'shufflenet_v2_x0_5/cifar_v9'"),
         ("shufflenet_v2_x1_0", "cifar10", f"the weights 'cifar10' are {CIFAR}, not for shufflenet_v2_x1_0"),
         ("shufflenet_v2_x1_0", "shufflenet_v2_x0_5", "not for shufflenet_v2_x1_0"),
+        (None, "ResNet50_Weights.DEFAULT", r"there are no weights 'ResNet50_Weights.DEFAULT'"),
+        (
+            "shufflenet_v2_x1_0",
+            "ShuffleNet_V2_X2_0_Weights.DEFAULT",
+            "X2_0_Weights.DEFAULT' are .*not for",
+        ),
         ("resnet18", "default", "there is no architecture 'resnet18'"),
     ],
 )
 def test_a_name_that_means_nothing(arch: str | None, spelling: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resolve(arch, spelling)
+
+
+def test_torchvisions_enums() -> None:
+    weights = torchvision.models.ShuffleNet_V2_X2_0_Weights
+    for member in (weights.DEFAULT, weights.IMAGENET1K_V1):
+        assert resolve(None, member).title == "shufflenet_v2_x2_0/imagenet1k_v1"
+        assert entrypoints.preprocess(weights=member).preprocess.resize == 232
+        with pytest.raises(
+            ValueError, match=r"X2_0_Weights.IMAGENET1K_V1' are .*, not for"
+        ):
+            entrypoints.shufflenet_v2_x1_0(weights=member)
+    foreign = torchvision.models.ResNet50_Weights.DEFAULT
+    for entry_point in (entrypoints.classifier, entrypoints.preprocess, entrypoints.shufflenet_v2_x1_0):
+        with pytest.raises(ValueError, match=r"there are no weights 'ResNet50_Weights.IMAGENET1K_V2'"):
+            entry_point(weights=foreign)
 
 
 def test_the_newest_version_is_taken_by_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from ..package import CATEGORIES, logger, manifest_path
 SCHEMA_VERSION = 1
 DEFAULT_ARCH = "shufflenet_v2_x1_0"  # where several architectures have what was named
 
+ENUM = re.compile(r"(\w+)_Weights\.(\w+)")  # how torchvision calls weights
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,198}(?<!\.)")  # Windows drops a dot at the end
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _WEIGHTS_NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*_v[0-9]+")
@@ -205,10 +206,10 @@ def matching(spelling: str) -> list[Entry]:
     """The entries that ``spelling`` means, in any case: every part of the package takes the same ones.
 
     They are an architecture (all its weights), ``default``, a name with its version or without it (the newest), either
-    of these behind ``ARCH/``, and a file's name.
+    of these behind ``ARCH/``, torchvision's ``ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1``, and a file's name.
     """
     entries = load_manifest()
-    wanted = spelling.lower()
+    wanted = ENUM.sub(r"\1/\2", spelling).lower()
     arch, slash, name = wanted.rpartition("/")
     here = [entry for entry in entries if entry.arch == arch] if slash else list(entries)
     if name == "default":
