@@ -28,7 +28,14 @@ __all__ = [
 # `-m core` under the oldest supported versions.
 JOBS = {
     "portable": ("weights/", "photos/", "commands/test_cli.py", "test_files.py", "test_hub.py"),
-    "core": ("network/test_", "weights/", "photos/test_transform.py", "test_entrypoints.py", "test_hub.py"),
+    "core": (
+        "network/test_model.py",
+        "network/test_deploy.py",
+        "weights/",
+        "photos/test_transform.py",
+        "test_entrypoints.py",
+        "test_hub.py",
+    ),
 }
 
 
