@@ -12,13 +12,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .description import STANDARD, Category, Metrics, Preprocess
+from .description import MAX_CHANNELS, STANDARD, Category, Metrics, Preprocess
 from .errors import CheckpointError, ManifestError
 from .network.model import SPECS, ShuffleNetV2
 from .package import logger
 from .weights.checkpoint import Checkpoint, load, parse_checkpoint, read_checkpoint
 from .weights.manifest import ENUM, Entry, default_entry, find_entry, matching, read_categories
 from .weights.store import fetch
+
+MAX_CLASSES = 1_000_000  # 4 GB of classifier; more is a slip of the keyboard
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def resolve(arch: str | None, weights: object, *, described: bool = True) -> Wei
         ManifestError: the manifest lists weights of an architecture that there is not.
     """
     if arch is not None and arch not in SPECS:
-        raise ValueError(f"there is no architecture {arch!r:.80}; there are {', '.join(SPECS)}")
+        hint = f"; {arch!r} is the name of weights: give it as weights={arch!r}" if matching(str(arch)) else ""
+        raise ValueError(f"there is no architecture {arch!r:.80}{hint}; there are {', '.join(SPECS)}")
     if not is_path(weights):
         return from_entry(find_entry(arch, spelled(weights)))
     assert isinstance(weights, (str, os.PathLike))
@@ -182,16 +185,19 @@ def build(
 
     ``in_channels=None`` takes the channels of the weights, or 3. See ``shufflenet_v2_x1_0`` for the rest.
     """
+    num_classes = _count("num_classes", num_classes, 0, MAX_CLASSES, weights.num_classes if weights else 1000)
+    in_channels = _count("in_channels", in_channels, 1, MAX_CHANNELS, weights.in_channels if weights else 3)
+    if type(deploy) is not bool:
+        raise TypeError(f"deploy is True or False, got {deploy!r:.80}")
     if weights is None:
-        channels = 3 if in_channels is None else in_channels
-        model = ShuffleNetV2(SPECS[arch], 1000 if num_classes is None else num_classes, channels)
+        model = ShuffleNetV2(SPECS[arch], num_classes, in_channels)
     else:
         checkpoint = weights.read(progress)
         with torch.device("meta"):
             model = ShuffleNetV2(SPECS[arch], weights.num_classes, weights.in_channels)
         load(model, checkpoint)
-        _adapt_input(model, weights.in_channels if in_channels is None else in_channels)
-        _adapt_head(model, weights.num_classes if num_classes is None else num_classes)
+        _adapt_input(model, in_channels)
+        _adapt_head(model, num_classes)
         model.eval()
     if deploy:
         from .network.deploy import deploy_own  # the plain model need not wait for it
@@ -200,12 +206,20 @@ def build(
     return model
 
 
+def _count(name: str, value: object, least: int, most: int, default: int) -> int:
+    if value is None:
+        return default
+    if type(value) is not int:
+        raise TypeError(f"{name} is a whole number, got {value!r:.80} (a {type(value).__name__})")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most:,}, got {value}")
+    return value
+
+
 def _adapt_input(model: ShuffleNetV2, in_channels: int) -> None:
     """Grey input sums the kernel over RGB; other counts repeat it and keep the response's magnitude."""
     if in_channels == model.in_channels:
         return
-    if in_channels < 1:
-        raise ValueError(f"in_channels must be at least 1, got {in_channels}")
     weight = model.state_dict()["conv1.0.weight"]
     if in_channels == 1:
         weight = weight.sum(1, keepdim=True)
@@ -223,8 +237,6 @@ def _adapt_input(model: ShuffleNetV2, in_channels: int) -> None:
 def _adapt_head(model: ShuffleNetV2, num_classes: int) -> None:
     if num_classes == model.num_classes:
         return
-    if num_classes < 0:
-        raise ValueError(f"num_classes must be at least 0, got {num_classes}")
     model.fc = nn.Linear(model.spec.head_channels, num_classes) if num_classes else nn.Identity()
     logger.info("the classifier of %d classes was replaced by a new one of %d", model.num_classes, num_classes)
     model.num_classes = num_classes

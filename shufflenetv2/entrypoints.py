@@ -135,6 +135,7 @@ def classifier(
     arch: str | None = None,
     weights: Any = "default",
     *,
+    pretrained: bool = True,
     top: int = 5,
     device: str | torch.device | None = None,
     deploy: bool = True,
@@ -142,6 +143,8 @@ def classifier(
 ) -> "Classifier":
     from .inference import Classifier
 
+    if pretrained is not True:
+        raise ValueError(f"a classifier needs weights, so pretrained can only be True, got {pretrained!r:.80}")
     return Classifier(resolve(arch, weights), top=top, device=device, deploy=deploy, progress=progress)
 
 
@@ -151,6 +154,7 @@ Model, preprocessing and labels behind one call: a photo in, its most likely lab
 Args:
     arch (str or None): one of {archs}; None takes the architecture of the weights, or {default}.
     weights (str or path): the name of weights, "default", or the path of a checkpoint that `train` wrote.
+    pretrained (bool): accepted for the habit's sake; a classifier always has weights.
     top (int): how many labels, from 1 up; at most as many as there are classes are returned.
     device (str, torch.device or None): where to compute; None is CUDA if there is one, else the CPU.
     deploy (bool): use the deploy form, the same function about twice as fast.

@@ -87,9 +87,7 @@ def test_torchvisions_enums() -> None:
     for member in (weights.DEFAULT, weights.IMAGENET1K_V1):
         assert resolve(None, member).title == "shufflenet_v2_x2_0/imagenet1k_v1"
         assert entrypoints.preprocess(weights=member).preprocess.resize == 232
-        with pytest.raises(
-            ValueError, match=r"X2_0_Weights.IMAGENET1K_V1' are .*, not for"
-        ):
+        with pytest.raises(ValueError, match=r"X2_0_Weights.IMAGENET1K_V1' are .*, not for"):
             entrypoints.shufflenet_v2_x1_0(weights=member)
     foreign = torchvision.models.ResNet50_Weights.DEFAULT
     for entry_point in (entrypoints.classifier, entrypoints.preprocess, entrypoints.shufflenet_v2_x1_0):
@@ -153,6 +151,34 @@ def test_one_grey_checkpoint_one_answer(grey: Path) -> None:
     assert classifier.model.in_channels == classifier.transform.in_channels == 1
     assert {each.label for each in classifier(ROOT / "images/cat.jpg")} == {"cat", "dog"}
     assert entrypoints.shufflenet_v2_x0_5(weights=grey, in_channels=3).in_channels == 3
+
+
+@pytest.mark.parametrize("weights", [None, "cifar10"])
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"num_classes": True}, TypeError, r"num_classes is a whole number, got True \(a bool\)"),
+        ({"num_classes": "10"}, TypeError, r"num_classes is a whole number, got '10'"),
+        ({"num_classes": -1}, ValueError, "num_classes must be from 0 to 1,000,000, got -1"),
+        ({"num_classes": 10**9}, ValueError, "num_classes must be from 0 to 1,000,000, got 1000000000"),
+        ({"in_channels": 0}, ValueError, "in_channels must be from 1 to 1,024, got 0"),
+        ({"in_channels": 3.0}, TypeError, r"in_channels is a whole number, got 3.0 \(a float\)"),
+        ({"deploy": "false"}, TypeError, "deploy is True or False, got 'false'"),
+    ],
+)
+def test_arguments_out_of_range(
+    weights: str | None, given: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        entrypoints.shufflenet_v2_x0_5(weights=weights, **given)
+
+
+def test_a_name_in_the_wrong_place() -> None:
+    with pytest.raises(ValueError, match="no architecture 'cifar10'; 'cifar10' is the name of weights"):
+        entrypoints.classifier("cifar10")
+    with pytest.raises(ValueError, match="a classifier needs weights"):
+        entrypoints.classifier(pretrained=False)
+    assert entrypoints.classifier(weights="cifar10", pretrained=True).categories[3] == "cat"
 
 
 def test_channels_without_weights() -> None:
