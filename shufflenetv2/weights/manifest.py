@@ -1,7 +1,6 @@
 """``weights.json``, read and validated: which weights there are, what their bytes are, how to feed them.
 
-The sha256 of every weights file is trusted from here, so nothing (no variable, no argument) replaces this file. Reading
-it is pure: nothing is fetched, and only standard-library modules are imported.
+The sha256 of every weights file is trusted from here, so nothing (no variable, no argument) replaces this file.
 """
 
 import difflib
@@ -174,11 +173,9 @@ def parse_manifest(text: str) -> tuple[Entry, ...]:
         raise ManifestError(f"weights.json must hold an object, got a {type(raw).__name__}")
     version = take(raw, "schema_version", int, "weights.json")
     if version != SCHEMA_VERSION:
-        raise ManifestError(
-            f"weights.json has schema_version {version}, this code reads {SCHEMA_VERSION}; upgrade the package"
-        )
-    raw_entries = take(raw, "entries", list, "weights.json")
-    entries = tuple(_parse_entry(each, f"weights.json, entry {index}") for index, each in enumerate(raw_entries))
+        raise ManifestError(f"weights.json has schema_version {version}, not {SCHEMA_VERSION}; upgrade the package")
+    listed = enumerate(take(raw, "entries", list, "weights.json"))
+    entries = tuple(_parse_entry(each, f"weights.json, entry {index}") for index, each in listed)
     _check_across(entries)
     return entries
 
@@ -198,7 +195,7 @@ def load_manifest() -> tuple[Entry, ...]:
 def read_categories(file: str) -> tuple[Category, ...]:
     """The classes of a file in ``categories/``, in the order of the logits; a line is ``[WordNet id <tab>] label``."""
     lines = (CATEGORIES / file).read_text(encoding="utf-8").splitlines()
-    fields = [line.rpartition("\t") for line in lines]
+    fields = (line.rpartition("\t") for line in lines)
     return tuple(Category(check_label(text, file), wordnet_id or None) for wordnet_id, _, text in fields)
 
 
@@ -233,30 +230,25 @@ def find_entry(arch: str | None, spelling: str) -> Entry:
     """
     means = matching(spelling)
     found = [entry for entry in means if arch in (None, entry.arch)]
-    archs = {entry.arch for entry in found}
-    if len(archs) > 1 and DEFAULT_ARCH in archs:
-        found = [entry for entry in found if entry.arch == DEFAULT_ARCH]
-    if len(found) > 1:  # all weights of an architecture
-        found = [entry for entry in found if entry.default and len(archs) == 1] or found
-    if len(found) == 1:
-        if found[0].unversioned == spelling.lower().rpartition("/")[2]:
-            logger.info("weights %r without a version: taking the newest, %s", spelling, found[0].name)
-        return found[0]
+    several = len({entry.arch for entry in found}) > 1
+    usual = [entry for entry in found if entry.arch == DEFAULT_ARCH] if several else found
+    if usual:
+        entry = max(usual, key=lambda each: each.default)  # an architecture means all its weights
+        if entry.unversioned == spelling.lower().rpartition("/")[2]:
+            logger.info("weights %r without a version: taking the newest, %s", spelling, entry.name)
+        return entry
     if found:
         raise ValueError(f"several architectures have weights {spelling!r}: {_listed(found)}; say which arch")
+    known = _listed(entry for entry in load_manifest() if arch in (None, entry.arch)) or "none"
     if means:
-        raise ValueError(f"the weights {spelling!r} are {_listed(means)}, not for {arch}; there are: {_known(arch)}")
+        raise ValueError(f"the weights {spelling!r} are {_listed(means)}, not for {arch}; there are: {known}")
     names = {name for entry in load_manifest() for name in (entry.name, entry.unversioned, entry.arch, str(entry))}
     guess = difflib.get_close_matches(spelling.lower(), names, n=1, cutoff=0.75)
+    hint = f"; did you mean {guess[0]!r}?" if guess else ""
     raise ValueError(
-        f"there are no weights {spelling!r:.80} for {arch or 'any architecture'}"
-        + (f"; did you mean {guess[0]!r}?" if guess else "")
-        + f"; there are: {_known(arch)}. A checkpoint of your own is given as a path (./mine.pth)"
+        f"there are no weights {spelling!r:.80} for {arch or 'any architecture'}{hint}; there are: {known}. A checkpoint "
+        "of your own is given as a path (./mine.pth)"
     )
-
-
-def _known(arch: str | None) -> str:
-    return _listed(entry for entry in load_manifest() if arch in (None, entry.arch)) or "none"
 
 
 def _listed(entries: Iterable[Entry]) -> str:

@@ -161,7 +161,7 @@ def test_unknown_fields_are_ignored() -> None:
 @pytest.mark.parametrize("version", [0, 2, 99])
 def test_another_schema_version(version: int) -> None:
     text = json.dumps({"schema_version": version, "entries": "of another kind"})
-    with pytest.raises(ManifestError, match=f"schema_version {version}, this code reads 1; upgrade"):
+    with pytest.raises(ManifestError, match=f"schema_version {version}, not 1; upgrade"):
         parse_manifest(text)
 
 
