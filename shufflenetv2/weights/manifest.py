@@ -246,8 +246,8 @@ def find_entry(arch: str | None, spelling: str) -> Entry:
     guess = difflib.get_close_matches(spelling.lower(), names, n=1, cutoff=0.75)
     hint = f"; did you mean {guess[0]!r}?" if guess else ""
     raise ValueError(
-        f"there are no weights {spelling!r:.80} for {arch or 'any architecture'}{hint}; there are: {known}. A checkpoint "
-        "of your own is given as a path (./mine.pth)"
+        f"there are no weights {spelling!r:.80} for {arch or 'any architecture'}{hint}; there are: {known}. A "
+        "checkpoint of your own is given as a path (./mine.pth)"
     )
 
 
