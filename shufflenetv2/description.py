@@ -1,7 +1,7 @@
 """The values that every room speaks in: how photos are prepared, what accuracy was measured, which classes there are.
 
 They stand in ``weights.json`` and inside the files that `train` writes, and are validated alike in both: this is JSON
-from outside. Only standard-library modules are imported.
+from outside.
 """
 
 from collections.abc import Mapping
@@ -83,7 +83,7 @@ def take(raw: Mapping[str, Any], key: str, kind: type[_T], where: str) -> _T:
     if key not in raw:
         raise ManifestError(f"{where}: the field {key!r} is missing; add it (a {kind.__name__})")
     value = raw[key]
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**53:
         value = float(value)
     if type(value) is not kind:
         raise ManifestError(
@@ -124,11 +124,10 @@ def parse_preprocess(raw: Mapping[str, Any], where: str) -> Preprocess:
 
 def _per_channel(raw: Mapping[str, Any], key: str, where: str, positive: bool) -> tuple[float, ...]:
     values = take(raw, key, list, where)
-    numbers = [float(value) for value in values if type(value) in (int, float)]
-    fits = len(numbers) == len(values) == 3 and all(abs(number) <= 1000 for number in numbers)
-    demand(fits, where, key, "three finite numbers", values)
-    demand(not positive or min(numbers) > 0, where, key, "three numbers above 0", values)
-    return tuple(numbers)
+    fits = len(values) == 3 and all(type(value) in (int, float) and abs(value) <= 1000 for value in values)
+    demand(fits, where, key, "three finite numbers, from -1000 to 1000", values)
+    demand(not positive or min(values) > 0, where, key, "three numbers above 0", values)
+    return tuple(map(float, values))
 
 
 def parse_metrics(raw: Mapping[str, Any], where: str) -> Metrics:

@@ -61,7 +61,7 @@ Returns:
     torch.nn.Module: maps float images (N, in_channels, H, W), scaled to [0, 1] and then normalised with mean {mean}
     and std {std}, H and W from 32 up, to logits (N, num_classes). In eval mode with weights or deploy=True (call
     .train() to fine-tune), else in train mode. model.forward_features(images) gives the feature maps of stages 2, 3,
-    4 and conv5 (plain form only).
+    4 and conv5.
 
 Raises:
     ValueError: unknown weights, or contradictory or out-of-range arguments.

@@ -27,7 +27,7 @@ class CheckpointError(ShuffleNetError, RuntimeError):
 
 
 class ManifestError(ShuffleNetError, ValueError):
-    """``weights.json`` is malformed; the message names the entry and the field."""
+    """``weights.json``, or what a file says of itself in the same terms, is malformed; the message names the field."""
 
 
 class ImageError(ShuffleNetError, ValueError):

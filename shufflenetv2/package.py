@@ -72,12 +72,12 @@ def limit(variable: str, default: float) -> float:
     """A bound that users may raise: the number in the environment's ``variable``, else ``default``.
 
     Raises:
-        ValueError: it is set to something else than a number above 0.
+        ValueError: it is set to something else than a number above 0 (in whole numbers, from 1 up).
     """
     text = os.environ.get(variable, "").strip()
     with suppress(ValueError):
         value = float(text or default)
-        if 0 < value < float("inf"):
+        if (1 if isinstance(default, int) else 1e-9) <= value < float("inf"):
             return value
     raise ValueError(f"the environment variable {variable} must be a number above 0, got {text!r:.40}")
 
@@ -93,9 +93,9 @@ def progress_bar(total: int, unit: str, *, shown: bool | None = None, **options:
     return torch.hub.tqdm(total=total, unit=unit, disable=not shown, **options)  # type: ignore[attr-defined]
 
 
-def made_by_hub() -> bool:
-    """Whether this copy of the package was imported by ``hubconf.py`` under its private name."""
-    return __name__.partition(".")[0] != NAME
+def made_by_hub(module: str = __name__) -> bool:
+    """Whether ``module``'s package was imported by ``hubconf.py`` under a private name; without one, this copy."""
+    return module.startswith(f"_{NAME}_")
 
 
 def hub_call(entry_point: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:

@@ -202,8 +202,8 @@ def read_categories(file: str) -> tuple[Category, ...]:
 def matching(spelling: str) -> list[Entry]:
     """The entries that ``spelling`` means, in any case: every part of the package takes the same ones.
 
-    They are an architecture (all its weights), ``default``, a name with its version or without it (the newest), either
-    of these behind ``ARCH/``, torchvision's ``ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1``, and a file's name.
+    That is an architecture (all its weights), ``default``, a name with its version or without it (the newest), either
+    of these behind ``ARCH/``, torchvision's ``ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1``, or a file's name.
     """
     entries = load_manifest()
     wanted = ENUM.sub(r"\1/\2", spelling).lower()

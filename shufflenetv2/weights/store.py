@@ -127,6 +127,8 @@ def _obtain(entry: Entry, progress: bool) -> tuple[bytes, CacheError | None]:
             raise _refusal(flaw, entry, path) from flaw
         case Action.REPLACE:
             logger.warning("%s; fetching it anew", flaw)
+        case Action.FETCH:
+            pass
 
     from .download import download  # imports requests, which a cached file does without
 
