@@ -9,20 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import trustme
-from support.checkpoints import ARCHS, checkpoint_bytes, reference_model
 from support.processes import ROOT, run_python
-from support.repository import copy_repository
-from support.skips import PERMITTED_SKIPS, needs_dynamic_sizes
+from support.skips import PERMITTED_SKIPS
 from support.stand_in import StandIn, serve_stand_in
 
 from shufflenetv2.description import STANDARD, Metrics
 from shufflenetv2.weights.manifest import Entry
 
-# Some tests still import these from here.
-__all__ = [
-    "ARCHS", "ROOT", "StandIn", "checkpoint_bytes", "copy_repository", "needs_dynamic_sizes", "reference_model",
-    "run_python",
-]  # fmt: skip
+__all__ = ["ROOT", "run_python"]  # network/ and photos/ still import these from here
 
 # Which tests the workflow's other jobs run, by how their path in tests/ begins: `-m portable` on macOS and Windows,
 # `-m core` under the oldest supported versions.
@@ -88,8 +82,13 @@ def pytest_runtest_makereport(
     return report
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update", action="store_true", help="rewrite what documents show instead of comparing with it")
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Outputs are equal to the last bit under equal numbers of threads; for small tensors, one is also fastest."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision.models
-from conftest import ROOT
+from support.processes import ROOT
 
 from shufflenetv2 import entrypoints
 from shufflenetv2.__main__ import main

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ARCHS, StandIn, checkpoint_bytes, reference_model
+from support.checkpoints import ARCHS, checkpoint_bytes, reference_model
+from support.stand_in import StandIn
 from torch import nn
 
 from shufflenetv2 import builder, entrypoints

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.skips import needs_linux
 
 from shufflenetv2.files import TEMPORARY, NotRegularError, read_regular, whole_file, write_whole
 
@@ -27,7 +28,7 @@ def test_an_excess_shows_as_one_byte(limit: int, tmp_path: Path) -> None:
     assert read_regular(tmp_path / "file", limit) == data[: limit + 1]
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux")
+@needs_linux
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: os.mkfifo(path), lambda path: path.symlink_to("/dev/zero")])
 def test_anything_else_is_refused(make: Callable[[Path], None], tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))

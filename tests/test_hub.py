@@ -1,36 +1,23 @@
 """What a user of torch.hub sees. Each test runs in fresh processes with an empty home."""
 
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ARCHS, ROOT, StandIn, copy_repository, reference_model, run_python
+from support.checkpoints import ARCHS, reference_model
+from support.processes import ROOT, run, run_python
+from support.repository import copy_repository, unpacked_archive
+from support.skips import needs_posix
+from support.stand_in import StandIn
 
 from shufflenetv2 import __version__
 
 SEVEN = [*ARCHS, "categories", "classifier", "preprocess"]
 
 
-def archived(target: Path) -> Path:
-    """The committed state as ``git archive`` makes it, which is what GitHub serves."""
-    target.mkdir(parents=True)
-    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
-    subprocess.run(["tar", "-x", "-C", str(target)], input=archive, check=True)
-    return target
-
-
-def cached_by_hub(stand_in: StandIn, home: Path, *refs: str) -> None:
-    """Put the stand-in where torch.hub keeps ``org/repo:<ref>``."""
-    for ref in refs:
-        shutil.copytree(stand_in.repository, home / "torch/hub" / f"org_repo_{ref}")
-
-
 def test_all_widths_load_from_the_cached_repository_and_equal_torchvision(stand_in: StandIn, tmp_path: Path) -> None:
-    cached_by_hub(stand_in, tmp_path, "v1")
+    stand_in.cached_by_hub(tmp_path, "v1")
     program = """
 import sys, torch
 before = set(sys.modules)
@@ -75,7 +62,7 @@ def test_cache_hit_does_not_import_requests(stand_in: StandIn, tmp_path: Path) -
 
 
 def test_list_and_help(stand_in: StandIn, tmp_path: Path) -> None:
-    cached_by_hub(stand_in, tmp_path, "v1")
+    stand_in.cached_by_hub(tmp_path, "v1")
     program = """
 import torch
 print(sorted(torch.hub.list("org/repo:v1", trust_repo=True, verbose=False)))
@@ -90,19 +77,12 @@ for name in torch.hub.list("org/repo:v1", trust_repo=True, verbose=False):
         assert plain.count(heading) == len(SEVEN)
     for fact in ("2.28 M parameters", "144.9 M multiply-adds", "top-1 69.36 %", "(N, num_classes)", "float32 tensor"):
         assert fact in plain
-    stripped = subprocess.run(
-        [sys.executable, "-OO", "-c", program],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert stripped.stdout == plain
+    assert run(sys.executable, "-OO", "-c", program, cwd=tmp_path, env=environment).stdout == plain
 
 
+@pytest.mark.slow
 def test_every_example_of_the_documentation_runs(stand_in: StandIn, tmp_path: Path) -> None:
-    cached_by_hub(stand_in, tmp_path, f"v{__version__}")
+    stand_in.cached_by_hub(tmp_path, f"v{__version__}")
     program = """
 import doctest, sys, torch
 for name in torch.hub.list(sys.argv[1], trust_repo=True, verbose=False):
@@ -116,7 +96,9 @@ for name in torch.hub.list(sys.argv[1], trust_repo=True, verbose=False):
 
 
 def test_the_committed_archive_lists_and_loads(stand_in: StandIn, tmp_path: Path) -> None:
-    archived(tmp_path / "torch/hub/org_repo_v1")
+    cached = tmp_path / "torch/hub/org_repo_v1"
+    cached.parent.mkdir(parents=True)
+    unpacked_archive(tmp_path).rename(cached)
     program = (
         "import torch\n"
         "print(sorted(torch.hub.list('org/repo:v1', trust_repo=True, verbose=False)))\n"
@@ -135,6 +117,7 @@ def marked_copy(target: Path, mark: str) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_two_revisions_in_one_process(stand_in: StandIn, tmp_path: Path) -> None:
     first, second = marked_copy(tmp_path / "a", "A"), marked_copy(tmp_path / "b", "B")
     program = (
@@ -146,6 +129,7 @@ def test_two_revisions_in_one_process(stand_in: StandIn, tmp_path: Path) -> None
     assert result.stdout == "A B A\n"
 
 
+@pytest.mark.slow
 def test_changed_code_is_loaded_anew(stand_in: StandIn, tmp_path: Path) -> None:
     repository = marked_copy(tmp_path / "repository", "old")
     program = (
@@ -162,6 +146,7 @@ def test_changed_code_is_loaded_anew(stand_in: StandIn, tmp_path: Path) -> None:
     assert result.stdout == "old\nnew\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["own first", "hub first"])
 def test_the_users_own_module_of_the_same_name(stand_in: StandIn, tmp_path: Path, order: str) -> None:
     (tmp_path / "shufflenetv2.py").write_text("owner = 'user'\n")
@@ -172,6 +157,7 @@ def test_the_users_own_module_of_the_same_name(stand_in: StandIn, tmp_path: Path
     assert result.stdout == "both\n"
 
 
+@pytest.mark.slow
 def test_transform_in_a_spawned_dataloader_worker(stand_in: StandIn, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
@@ -192,15 +178,9 @@ def test_transform_in_a_spawned_dataloader_worker(stand_in: StandIn, tmp_path: P
         "    print(tuple(images.shape), again(sys.argv[2]) == classify(sys.argv[2]), len(again(sys.argv[2])))\n"
     )
     photos = [str(ROOT / "images" / name) for name in ("cat.jpg", "coffee.jpg")]
-    result = subprocess.run(
-        [sys.executable, str(script), str(stand_in.repository), *photos],
-        cwd=tmp_path,
-        env=stand_in.environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.stdout == "(2, 1, 224, 224) True 2\n", result.stderr
+    command = (sys.executable, script, stand_in.repository, *photos)
+    result = run(*command, cwd=tmp_path, env=stand_in.environment(tmp_path))
+    assert result.stdout == "(2, 1, 224, 224) True 2\n"
 
 
 def test_missing_pillow_is_explained_and_not_needed_by_models(stand_in: StandIn, tmp_path: Path) -> None:
@@ -229,7 +209,8 @@ def test_hub_load_refuses_what_it_does_not_know(stand_in: StandIn, tmp_path: Pat
     assert kinds == ["TypeError", "ValueError", "TypeError"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="ru_maxrss is POSIX")
+@pytest.mark.slow
+@needs_posix
 def test_peak_memory_of_a_cached_load(stand_in: StandIn, tmp_path: Path) -> None:
     program = (
         "import resource, sys, torch\n"

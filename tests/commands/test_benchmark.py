@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import replace
 
 import pytest
-from conftest import ROOT
+from support.processes import ROOT
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.commands import benchmark

@@ -9,23 +9,28 @@ import io
 import json
 import os
 import ssl
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import trustme
-from conftest import ROOT, checkpoint_bytes, reference_model
+from support.checkpoints import checkpoint_bytes, reference_model
 from support.fault_rows import fault
 from support.fault_server import Exchange, FaultServer, head
+from support.processes import ROOT, run_python
+from support.repository import archive
+
+from shufflenetv2 import __version__
 
 ARCH = "shufflenet_v2_x1_0"
-LOAD = f'model = torch.hub.load("org/repo:v1.0.0", "{ARCH}", pretrained=True, trust_repo=True)'
+TAG = f"v{__version__}"
+ZIP = f"https://github.com/org/repo/zipball/{TAG}"
+LOAD = f'model = torch.hub.load("org/repo:{TAG}", "{ARCH}", pretrained=True, trust_repo=True)'
 NAMES = [
     "categories", "classifier", "preprocess",
     "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0",
@@ -71,21 +76,6 @@ def reachable(internet: Internet) -> Iterator[FaultServer]:
         yield proxy
 
 
-def archive() -> bytes:
-    """What GitHub would serve for HEAD; for a copy without history, the same of its files."""
-    prefix = "org-repo-0123456/"
-    if (ROOT / ".git").exists():
-        command = ["git", "archive", "--format=zip", f"--prefix={prefix}", "HEAD"]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.mkdir(prefix)
-        for path in sorted(ROOT.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                file.write(path, prefix + str(path.relative_to(ROOT)))
-    return buffer.getvalue()
-
-
 def with_manifest(original: bytes, rewrite: Callable[[str], str]) -> bytes:
     """The archive with weights.json alone rewritten; every other byte of every file is equal."""
     buffer = io.BytesIO()
@@ -125,18 +115,20 @@ def make_internet(authority: trustme.CA, weights: bytes, weights_urls: list[str]
     original = archive()
 
     def make(sha256: str | None = None) -> Internet:
-        branch = [{"name": "v1.0.0", "commit": {"sha": "0" * 40}}]
+        branch = [{"name": TAG, "commit": {"sha": "0" * 40}}]
         pages = {
             "https://api.github.com/repos/org/repo/branches?per_page=100&page=1": b"[]",
             "https://api.github.com/repos/org/repo/tags?per_page=100&page=1": json.dumps(branch).encode(),
-            "https://github.com/org/repo/zipball/v1.0.0": with_manifest(
-                original, lambda text: for_stand_in(text, weights, sha256)
-            ),
+            ZIP: with_manifest(original, lambda text: for_stand_in(text, weights, sha256)),
             **dict.fromkeys(weights_urls, weights),
         }
         return Internet(authority, pages)
 
     return make
+
+
+# Of the environment of the tests; without the number of threads, outputs would not be equal to the last bit.
+KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "OMP_NUM_THREADS")
 
 
 @dataclass
@@ -151,9 +143,9 @@ class Machine:
     def checkpoints(self) -> Path:
         return self.home / ".cache" / "torch" / "hub" / "checkpoints"
 
-    def run(self, program: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, program: str, **more: str) -> Any:
         """Run ``program`` in a fresh interpreter, from a directory that has nothing to do with the repository."""
-        kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         environment = {
             "HOME": str(self.home),
             "HTTPS_PROXY": self.proxy,
@@ -162,11 +154,7 @@ class Machine:
         }
         elsewhere = self.home / "elsewhere"
         elsewhere.mkdir(parents=True, exist_ok=True)
-        return subprocess.run(
-            [sys.executable, "-c", program],
-            env={**kept, **environment, **more}, cwd=elsewhere,
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return run_python(program, env={**kept, **environment, **more}, cwd=elsewhere, check=False)
 
 
 @pytest.fixture
@@ -187,8 +175,8 @@ FIRST_VISIT = (
     + f"""
 import sys
 assert not {{"torchvision", "PIL"}} & set(sys.modules), "imported by loading"
-print(torch.hub.list("org/repo:v1.0.0", trust_repo=True, verbose=False))
-print(torch.hub.help("org/repo:v1.0.0", "{ARCH}", trust_repo=True).splitlines()[0])
+print(torch.hub.list("org/repo:{TAG}", trust_repo=True, verbose=False))
+print(torch.hub.help("org/repo:{TAG}", "{ARCH}", trust_repo=True).splitlines()[0])
 """
 )
 
@@ -197,6 +185,7 @@ def logits(machine: Machine) -> torch.Tensor:
     return torch.load(machine.home / "elsewhere" / "logits.pt")
 
 
+@pytest.mark.slow
 def test_the_line_from_the_readme(
     make_internet: Callable[..., Internet],
     machine: Callable[[FaultServer], Machine],
@@ -212,22 +201,13 @@ def test_the_line_from_the_readme(
         ran = user.run(FIRST_VISIT)
         assert ran.returncode == 0, ran.stderr
         downloading, names, help_text = ran.stdout.splitlines()
-        assert downloading.startswith('Downloading: "https://github.com/org/repo/zipball/v1.0.0"')  # torch.hub's own
+        assert downloading.startswith(f'Downloading: "{ZIP}"')  # torch.hub's own
         assert eval(names) == NAMES  # a list of strings
         assert help_text.startswith("ShuffleNet V2 1.0x")
         assert "Warning" not in ran.stderr
         assert torch.equal(logits(user), expected)
-        assert (
-            internet.asked
-            == [
-                "https://api.github.com/repos/org/repo/branches?per_page=100&page=1",
-                "https://api.github.com/repos/org/repo/tags?per_page=100&page=1",
-                "https://github.com/org/repo/zipball/v1.0.0",
-                weights_urls[0],
-            ][:1]
-            + internet.asked[1:]
-        )
-        assert internet.asked[-2:] == ["https://github.com/org/repo/zipball/v1.0.0", weights_urls[0]]
+        assert internet.asked[0] == "https://api.github.com/repos/org/repo/branches?per_page=100&page=1"
+        assert internet.asked[-2:] == [ZIP, weights_urls[0]]
         (cached,) = user.checkpoints.iterdir()
         assert cached.read_bytes() == weights
         asked = len(internet.asked)
@@ -269,6 +249,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.slow
 @fault(17, "hash mismatch on every mirror, the whole way", "IntegrityError; nothing is loaded, nothing stays behind")
 def test_a_wrong_hash(
     make_internet: Callable[..., Internet],

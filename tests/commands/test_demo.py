@@ -5,11 +5,8 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,26 +16,26 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from conftest import ROOT, StandIn, run_python
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
+from support.demo import CHROMIUM, PATIENCE, browse, serve_demo
+from support.processes import ROOT, run_module, run_python
+from support.stand_in import StandIn
 
 from shufflenetv2.commands import demo
 from shufflenetv2.photos.decode import MAX_BYTES
 from shufflenetv2.weights.manifest import load_manifest
 
-expect.set_options(timeout=60_000)  # a loaded machine may take its time
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(
+expect.set_options(timeout=PATIENCE)
+needs_chromium = pytest.mark.skipif(
     CHROMIUM is None and "CI" not in os.environ, reason="needs Chromium (Debian: apt-get install chromium)"
 )
 OTHER = "shufflenet_v2_x0_5/imagenet1k_v1"
 
 
 @dataclass(eq=False)
-class Demo:
+class Visited:
     """A running demo, and what a visitor needs to know of it."""
 
-    process: "subprocess.Popen[str]"
     address: str
     uploads: Path
     stand_in: StandIn
@@ -48,82 +45,40 @@ class Demo:
     def classify(self, photo: Path, weights: str) -> str:
         """What the command line says of the same photo."""
         arch, _, name = weights.partition("/")
-        command = [sys.executable, "-m", "shufflenetv2", "classify", str(photo), "--arch", arch, "--weights", name]
-        result = subprocess.run(
-            [*command, "--json"],
-            cwd=self.stand_in.repository,
-            env=self.stand_in.environment(self.home),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        command = ("shufflenetv2", "classify", photo, "--arch", arch, "--weights", name, "--json")
+        result = run_module(*command, cwd=self.stand_in.repository, env=self.stand_in.environment(self.home))
         return str(json.loads(result.stdout)["predictions"][0]["label"])
 
 
 @pytest.fixture(scope="module")
-def served(stand_in: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def served(stand_in: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visited]:
     home = tmp_path_factory.mktemp("visited")
     elsewhere = socket.create_server(("127.0.0.1", 0))  # whatever the server wants of another machine arrives here
     elsewhere.setblocking(False)
     proxy = f"http://127.0.0.1:{elsewhere.getsockname()[1]}"
     temporary = tmp_path_factory.mktemp("temporary")
-    shutil.copytree(ROOT / "images", stand_in.repository / "images", dirs_exist_ok=True)
-    weights = ("shufflenet_v2_x1_0", OTHER)
-    run_python(
-        "import sys; from shufflenetv2.__main__ import main; sys.exit(main(['weights', 'fetch', *sys.argv[1:]]))",
-        *weights,
-        cwd=stand_in.repository,
-        env=stand_in.environment(home),
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "shufflenetv2", "demo"],
-        cwd=stand_in.repository,
-        env=stand_in.environment(
-            home, TMPDIR=str(temporary), HTTP_PROXY=proxy, HTTPS_PROXY=proxy, NO_PROXY="127.0.0.1"
-        ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.fullmatch(r"(http://127\.0\.0\.1:\d+/) \(Ctrl-C stops it\)\n", line)
-    if not found:
-        process.kill()
-        raise AssertionError(f"{line!r}\n{process.communicate()[1]}")
-    [uploads] = temporary.glob("shufflenetv2-demo-*")
-    yield Demo(process, found[1], uploads, stand_in, home)
-    with pytest.raises(BlockingIOError):
-        elsewhere.accept()
-    elsewhere.close()
-    # SIGTERM ends it like Ctrl-C: the visitors' photos are gone, and nothing else was ever printed.
-    process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=30) == ("", "")
-    assert process.returncode == 0
-    assert not uploads.exists()
+    fetch = ("shufflenetv2", "weights", "fetch", "shufflenet_v2_x1_0", OTHER)
+    run_module(*fetch, cwd=stand_in.repository, env=stand_in.environment(home))
+    environment = {"TMPDIR": str(temporary), "HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": "127.0.0.1"}
+    with serve_demo(stand_in, home, **environment) as running:
+        [uploads] = temporary.glob("shufflenetv2-demo-*")
+        yield Visited(running.address, uploads, stand_in, home)
+        with pytest.raises(BlockingIOError):
+            elsewhere.accept()
+        elsewhere.close()
+        # SIGTERM ends it like Ctrl-C: the visitors' photos are gone, and nothing else was ever printed.
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.communicate(timeout=30) == ("", "")
+        assert running.process.returncode == 0
+        assert not uploads.exists()
 
 
 @pytest.fixture
-def page(served: Demo, tmp_path: Path) -> Iterator[Page]:
+def page(served: Visited, tmp_path: Path) -> Iterator[Page]:
     """The demo in a browser of its own. Whatever the browser asks for comes from loopback."""
-    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     asked: list[str] = []
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile",
-            executable_path=CHROMIUM,
-            headless=True,
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", *quiet],
-            viewport={"width": 1000, "height": 760},
-            timeout=180_000,
-        )
-        context.set_default_timeout(60_000)
-        context.on("request", lambda request: asked.append(request.url))
-        page = context.new_page()
-        page.goto(served.address)
-        expect(page.locator("#photo input[type=file]")).to_be_attached()
+    with browse(served.address, tmp_path / "profile", asked) as page:
         yield page
-        context.close()
     assert asked
     assert {urlsplit(url).hostname for url in asked if not url.startswith(("data:", "blob:"))} == {"127.0.0.1"}
 
@@ -141,7 +96,9 @@ def expect_top(page: Page, label: str) -> None:
     expect(page.get_by_test_id("label-output-value")).to_have_text(label)
 
 
-def test_uploaded_cat_gets_the_label_of_the_command_line(page: Page, served: Demo, pytestconfig: pytest.Config) -> None:
+@pytest.mark.slow
+@needs_chromium
+def test_uploaded_cat_gets_the_label_of_the_command_line(page: Page, served: Visited) -> None:
     opening = page.locator("#weights input").input_value()
     bundled = [str(entry) for entry in load_manifest() if entry.path]
     assert opening == (bundled or ["shufflenet_v2_x1_0/imagenet1k_v1"])[0]
@@ -154,20 +111,21 @@ def test_uploaded_cat_gets_the_label_of_the_command_line(page: Page, served: Dem
         re.compile(r"^\s*\d+ ms on \w+: \d+ ms to read the photo, \d+ ms for the network\s*$")
     )
 
-    if pytestconfig.getoption("update"):
-        page.screenshot(path=ROOT / "docs/demo.png")
-
     choose(page, OTHER)
     expect_top(page, served.classify(cat, OTHER))
 
 
-def test_sample_photos_are_a_click_away(page: Page, served: Demo) -> None:
+@pytest.mark.slow
+@needs_chromium
+def test_sample_photos_are_a_click_away(page: Page, served: Visited) -> None:
     for index, photo in enumerate(demo.sample_photos()):
         page.locator("#samples button.gallery-item").nth(index).click()
         expect_top(page, served.classify(photo, page.locator("#weights input").input_value()))
     assert index == 1
 
 
+@pytest.mark.slow
+@needs_chromium
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -190,7 +148,9 @@ def test_a_bad_file_shows_its_error_and_no_bars(page: Page, tmp_path: Path, cont
     expect(page.locator("#duration")).not_to_contain_text("ms")
 
 
-def test_a_file_over_the_limit_is_refused(page: Page, served: Demo, tmp_path: Path) -> None:
+@pytest.mark.slow
+@needs_chromium
+def test_a_file_over_the_limit_is_refused(page: Page, served: Visited, tmp_path: Path) -> None:
     big = tmp_path / "big.jpg"
     big.write_bytes((ROOT / "images/cat.jpg").read_bytes().ljust(MAX_BYTES + 1))
     upload(page, big)  # refused by the page itself
@@ -219,7 +179,9 @@ def ask(address: str, photo: object, weights: object) -> dict[str, Any]:
     raise AssertionError("the queue gave no answer")
 
 
-def test_a_request_reads_nothing_but_uploads(served: Demo) -> None:
+@pytest.mark.slow
+@needs_chromium
+def test_a_request_reads_nothing_but_uploads(served: Visited) -> None:
     """Gradio hands on any path that a request names: a photo elsewhere on the server must stay unread."""
     weights = "shufflenet_v2_x1_0/imagenet1k_v1"
     cat = ROOT / "images/cat.jpg"
@@ -234,7 +196,9 @@ def test_a_request_reads_nothing_but_uploads(served: Demo) -> None:
     assert "there are no weights" in ask(served.address, {"path": uploaded}, "../../weights.pth")["error"]
 
 
-def test_visitors_at_the_same_time_get_their_own_labels(served: Demo) -> None:
+@pytest.mark.slow
+@needs_chromium
+def test_visitors_at_the_same_time_get_their_own_labels(served: Visited) -> None:
     def visit(photo: Path) -> str:
         [uploaded] = send(served.address, photo).json()
         return str(ask(served.address, {"path": uploaded}, OTHER)["data"][0]["label"])

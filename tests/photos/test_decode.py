@@ -18,6 +18,7 @@ import torch
 from conftest import ROOT, run_python
 from PIL import Image, ImageDraw
 from support.fault_rows import fault
+from support.skips import needs_linux, needs_posix
 
 from shufflenetv2.errors import ImageError
 from shufflenetv2.photos import decode
@@ -60,6 +61,7 @@ def gif_of(screen: tuple[int, int], frame: tuple[int, int]) -> bytes:
 # Row 38: what is no image.
 
 
+@needs_linux
 def test_reading_no_file_twice_leaks_no_descriptor(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     before = len(os.listdir("/proc/self/fd"))
@@ -73,7 +75,8 @@ def test_reading_no_file_twice_leaks_no_descriptor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        pytest.param(make, message, id=name, marks=fault(38, what, "ImageError names the file and the reason"))
+        pytest.param(make, message, id=name, marks=[fault(38, what, "ImageError names the file and the reason"),
+                                                    *[needs_posix] * (name in ("fifo", "device"))])
         for name, what, make, message in (
             ("text", "not an image", lambda path: path.write_bytes(b"hello"), "no image of a known format"),
             ("empty", "empty file", lambda path: path.write_bytes(b""), "is empty, expected an image"),
@@ -114,6 +117,7 @@ def test_a_cut_image(format: str, part: float) -> None:
         open_photo(data[: int(part * len(data))], name="cut")
 
 
+@needs_posix
 @fault(38, "a bad photo in a batch", "the batch goes on, its row is marked")
 def test_the_batch_goes_on(tmp_path: Path) -> None:
     paths = [tmp_path / f"{index}.jpg" for index in range(5)]

@@ -15,13 +15,15 @@ PERMITTED_SKIPS = (
     "needs unshare",
     "needs port 53",
     "needs POSIX",
-    "ru_maxrss is POSIX",
+    "needs Linux",
     "needs RLIMIT_AS",
     "other allocators than glibc's",
     "torch 2.10 exports no max-pool of dynamic size",
 )
 
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
+needs_linux = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux")
+needs_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root")
 
 # torch 2.10's own max-pool asks, while it is exported, whether the size is odd, and so ties it down.
 needs_dynamic_sizes = pytest.mark.skipif(

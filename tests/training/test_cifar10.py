@@ -7,8 +7,6 @@ The photos are the archive ``../shared/data/cifar10-jpeg.tar.gz`` beside the rep
 import csv
 import json
 import os
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from support.processes import ROOT, torchrun
 from torch import Tensor
 
 from shufflenetv2.__main__ import main
@@ -26,7 +25,6 @@ from shufflenetv2.photos.folders import read_ahead, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.weights.manifest import load_manifest, read_categories
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 ARCHIVE = Path(os.environ.get("SHUFFLENETV2_TEST_CIFAR10", ROOT.parent / "shared/data/cifar10-jpeg.tar.gz"))
 ENTRY = next(entry for entry in load_manifest() if entry.name == "cifar10_v1")
 ARGUMENTS = ["--arch", ENTRY.arch, "--weights", "cifar10"]
@@ -68,12 +66,7 @@ def test_two_processes_count_a_part_alike(photos: Path, tmp_path: Path, capsys: 
             (tmp_path / folder.name / path.name).symlink_to(path)
     assert main(["evaluate", str(tmp_path), *ARGUMENTS, "--json"]) == 0
     alone = json.loads(capsys.readouterr().out)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "shufflenetv2", "evaluate", str(tmp_path), *ARGUMENTS, "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
-    assert result.returncode == 0, result.stderr
-    together = json.loads(result.stdout)
+    together = json.loads(torchrun(2, "shufflenetv2", "evaluate", tmp_path, *ARGUMENTS, "--json").stdout)
     assert together["photos"] == alone["photos"] == 210
     assert together["top1"] == alone["top1"]
     assert together["top5"] == alone["top5"]

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from support.colours import COLOURS, load, make_colours, train
 
 from shufflenetv2.__main__ import main
@@ -13,13 +12,7 @@ from shufflenetv2.description import STANDARD, Description
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.weights.checkpoint import write_checkpoint
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -3,26 +3,20 @@
 import csv
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, run_python
 from support.colours import ENVIRONMENT, SCRATCH, assert_equal, load, make_colours, train
+from support.processes import ROOT, run_python
 
 from shufflenetv2.builder import resolve
 from shufflenetv2.errors import CheckpointError
 from shufflenetv2.training.run import curves
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

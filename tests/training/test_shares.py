@@ -2,17 +2,14 @@
 
 import csv
 import math
-import subprocess
-import sys
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
-from support.colours import ENVIRONMENT, SCRATCH, make_colours
+from support.colours import SCRATCH, make_colours
+from support.processes import torchrun
 from support.shares import CASES, learn
 
 from shufflenetv2.devices import Group
@@ -23,20 +20,7 @@ from shufflenetv2.training.augment import Augmentation
 ALONE = Group(0, 1, torch.device("cpu"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    return subprocess.run(
-        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
-    )
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def shares(photos: int, batch_size: int) -> int:
@@ -77,8 +61,7 @@ def test_one_process(photos: int, batch_size: int, accumulate: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes(processes: int, tmp_path: Path) -> None:
-    result = torchrun(processes, "tests/support/shares.py", str(tmp_path))
-    assert result.returncode == 0, result.stderr
+    torchrun(processes, "tests.support.shares", tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(processes)]
     for case, results in zip(CASES, zip(*ranks, strict=True), strict=True):
         check_shares(list(results), *case)
@@ -109,8 +92,7 @@ def test_one_photo_at_a_time_if_asked_for() -> None:
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
     data, output = make_colours(tmp_path / "data", 15), tmp_path / "run"  # 33 photos to learn from
     options = ["--epochs", "6", "--batch-size", "6", "--channels-last", "--held-out", "0.25"]
-    result = torchrun(2, "-m", "shufflenetv2", "train", str(data), "--output", str(output), *SCRATCH, *options)
-    assert result.returncode == 0, result.stderr
+    result = torchrun(2, "shufflenetv2", "train", data, "--output", output, *SCRATCH, *options)
     assert result.stderr.count("\nepoch ") in (5, 6)  # one process reports
     with open(output / "log.csv", newline="") as file:
         log = list(csv.DictReader(file))
@@ -138,8 +120,7 @@ def test_a_failure_of_one_ends_all_with_one_message(tmp_path: Path, failure: str
         (data / "red/corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     if failure == "a disk":
         (output / "log.csv").mkdir(parents=True)
-    command = ["-m", "shufflenetv2", "train", str(data), "--output", str(output), *SCRATCH, *options]
-    result = torchrun(2, *command)
+    result = torchrun(2, "shufflenetv2", "train", data, "--output", output, *SCRATCH, *options, check=False)
     assert result.returncode == 1
     messages = [line for line in result.stderr.splitlines() if "shufflenetv2: error: " in line]
     assert len(messages) == 1, result.stderr

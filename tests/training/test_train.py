@@ -2,16 +2,15 @@
 
 import argparse
 import csv
-import resource
-from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_python
 from PIL import Image
 from support.colours import COLOURS, ENVIRONMENT, assert_equal, load, make_colours, train
+from support.processes import ROOT, run_python
+from support.skips import needs_posix
 
 from shufflenetv2.commands.train import add_arguments, make_recipe
 from shufflenetv2.description import Preprocess
@@ -22,13 +21,7 @@ from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.training.augment import Augmentation, BatchTransform, derived_seed, shift
 from shufflenetv2.training.trainer import Recipe, moving_average, rate_factor, sgd, size_at
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +80,10 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     return message
 
 
+@needs_posix
 def test_a_full_disk(data: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import resource
+
     before = (run / "last.pth").read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))  # room for best.pth, not for last.pth

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 import torchvision.models
-from conftest import checkpoint_bytes, reference_model
+from support.checkpoints import checkpoint_bytes, reference_model
 from support.fault_rows import fault
+from support.skips import needs_posix
 from torch import Tensor, nn
 
 from shufflenetv2 import entrypoints
@@ -480,6 +481,7 @@ class TestAFileOfOnesOwn:
             entrypoints.shufflenet_v2_x0_5(weights=path)
         assert f"{path} is not in the manifest: its bytes were not verified" in caplog.messages
 
+    @needs_posix
     def test_a_fifo_is_not_waited_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "best.pth")
         with pytest.raises(CheckpointError, match="cannot be read: is a pipe, a socket or a device"):

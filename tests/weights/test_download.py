@@ -6,12 +6,10 @@ The time limits are set short here; the servers are real and really misbehave.
 import base64
 import gzip
 import hashlib
-import os
 import random
 import shutil
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -25,7 +23,6 @@ import pytest
 import requests
 import torch.hub
 import trustme
-from conftest import ROOT
 from support.fault_rows import fault
 from support.fault_server import (
     Exchange,
@@ -42,6 +39,8 @@ from support.fault_server import (
     stall,
     until,
 )
+from support.processes import importing, run
+from support.skips import needs_root
 
 from shufflenetv2 import __version__
 from shufflenetv2.errors import DownloadError, IntegrityError, ShuffleNetError
@@ -401,8 +400,9 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 @fault(42, "name lookup that hangs", "progress timeout, tried again; the next mirror")
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root")
+@needs_root
 def test_a_name_server_that_never_answers(make_entry: MakeEntry, tmp_path: Path) -> None:
     """In a mount namespace of its own, where /etc/resolv.conf leads to a silent name server."""
     if not shutil.which("unshare"):
@@ -415,10 +415,8 @@ def test_a_name_server_that_never_answers(make_entry: MakeEntry, tmp_path: Path)
         except OSError as error:
             pytest.skip(f"needs port 53: {error}")
         entry = make_entry(BODY, "https://slow.example/weights.pth")
-        ran = subprocess.run(
-            ["unshare", "--mount", sys.executable, "-c", NAMELESS.format(entry=entry), str(configuration)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        command = ("unshare", "--mount", sys.executable, "-c", NAMELESS.format(entry=entry), configuration)
+        ran = run(*command, env=importing(), check=False)
         if "Operation not permitted" in ran.stderr or "unshare failed" in ran.stderr:
             pytest.skip(f"needs the right to mount: {ran.stderr.strip()}")
         name_server.settimeout(1)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from support.fault_rows import fault
+from support.processes import ROOT
 
 from shufflenetv2 import package
 from shufflenetv2.errors import ManifestError
