@@ -5,16 +5,19 @@ import os
 import ssl
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-import trustme
 from support.processes import ROOT, run_python
-from support.skips import PERMITTED_SKIPS
-from support.stand_in import StandIn, serve_stand_in
+from support.skips import NOT_INSTALLED, PERMITTED_SKIPS, needs
 
 from shufflenetv2.description import STANDARD, Metrics
 from shufflenetv2.weights.manifest import Entry
+
+if TYPE_CHECKING:
+    import trustme
+    from support.stand_in import StandIn
 
 __all__ = ["ROOT", "run_python"]  # network/ and photos/ still import these from here
 
@@ -30,6 +33,16 @@ JOBS = {
         "test_entrypoints.py",
         "test_hub.py",
     ),
+}
+
+OWN = ("shufflenetv2", "support", "tools", "conftest")
+# Packages of the extras that tests need beyond those that their files import.
+NEEDED = {
+    "commands/test_benchmark.py": ("torchvision",),
+    "commands/test_evaluate.py": ("torchvision",),
+    "commands/test_export.py": ("onnx", "onnxruntime", "onnxscript"),
+    "documents/test_bundle.py": ("matplotlib", "playwright"),
+    "training/": ("torchvision", "tqdm", "matplotlib"),
 }
 
 
@@ -51,23 +64,40 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for the processes that tests start
 
 
-def belongs(path: Path, job: str) -> bool:
-    return path.relative_to(ROOT / "tests").as_posix().startswith(JOBS[job])
+def in_tests(path: Path) -> str:
+    return path.relative_to(ROOT / "tests").as_posix()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """What a job does not run is not even imported: the packages that it needs may be missing there."""
     job = config.option.markexpr
-    leave_out = job in JOBS and collection_path.name.startswith("test_") and not belongs(collection_path, job)
+    leave_out = job in JOBS and collection_path.name.startswith("test_")
+    leave_out = leave_out and not in_tests(collection_path).startswith(JOBS[job])
     return leave_out or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(ROOT / "tests"):
-            for job in JOBS:
-                if belongs(item.path, job):
+            for job, beginnings in JOBS.items():
+                if in_tests(item.path).startswith(beginnings):
                     item.add_marker(job)
+            for beginning, packages in NEEDED.items():
+                if in_tests(item.path).startswith(beginning):
+                    item.add_marker(needs(*packages))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A file that imports a package of an extra is skipped where that is not installed; in CI it is an error."""
+    report = yield
+    error = report.call.excinfo and report.call.excinfo.value.__cause__
+    foreign = isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] not in OWN
+    if foreign and NOT_INSTALLED in PERMITTED_SKIPS:
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: {NOT_INSTALLED}{error.name}")
+    return report
 
 
 @pytest.hookimpl(wrapper=True)
@@ -92,18 +122,21 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator["StandIn"]:
+    pytest.importorskip("torchvision", reason=NOT_INSTALLED + "torchvision")
+    from support.stand_in import serve_stand_in
+
     with serve_stand_in(tmp_path_factory.mktemp("stand-in")) as copy:
         yield copy
 
 
 @pytest.fixture(scope="session")
-def authority() -> trustme.CA:
-    return trustme.CA()
+def authority() -> "trustme.CA":
+    return pytest.importorskip("trustme", reason=NOT_INSTALLED + "trustme").CA()
 
 
 @pytest.fixture(scope="session")
-def tls(authority: trustme.CA) -> ssl.SSLContext:
+def tls(authority: "trustme.CA") -> ssl.SSLContext:
     """What a server on loopback needs to speak TLS under a certificate of ``authority``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
@@ -111,7 +144,7 @@ def tls(authority: trustme.CA) -> ssl.SSLContext:
 
 
 @pytest.fixture(scope="session")
-def ca_bundle(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ca_bundle(authority: "trustme.CA", tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("authority") / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
     return path

@@ -16,6 +16,7 @@ from shufflenetv2 import __version__
 SEVEN = [*ARCHS, "categories", "classifier", "preprocess"]
 
 
+@pytest.mark.slow
 def test_all_widths_load_from_the_cached_repository_and_equal_torchvision(stand_in: StandIn, tmp_path: Path) -> None:
     stand_in.cached_by_hub(tmp_path, "v1")
     program = """
@@ -183,6 +184,7 @@ def test_transform_in_a_spawned_dataloader_worker(stand_in: StandIn, tmp_path: P
     assert result.stdout == "(2, 1, 224, 224) True 2\n"
 
 
+@pytest.mark.slow
 def test_missing_pillow_is_explained_and_not_needed_by_models(stand_in: StandIn, tmp_path: Path) -> None:
     program = (
         "import sys, torch\n"

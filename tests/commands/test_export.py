@@ -68,6 +68,7 @@ def test_size_and_photo_are_those_of_the_weights_and_of_a_wheel(checkpoint, tmp_
     assert "the photo otter.jpg: largest difference" in printed
 
 
+@pytest.mark.slow
 def test_a_failed_comparison_leaves_nothing(checkpoint, tmp_path, capsys, monkeypatch):
     open_rightly = pytorch.open_program
 

@@ -33,7 +33,7 @@ def test_a_format_is_imported_when_it_is_used() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the legacy exporter is one, and calls others
-@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "legacy"])
+@pytest.mark.parametrize("dynamo", [pytest.param(True, marks=pytest.mark.slow), False], ids=["dynamo", "legacy"])
 def test_onnx_graph(dynamo, tmp_path):
     """Every layer is a convolution or free; no exporter falls back to moving channels or to computing shapes."""
     spec = Spec(stage_channels=(8, 12, 20), head_channels=16, stem_channels=4, stage_units=(3, 4, 2))

@@ -251,6 +251,7 @@ def test_a_frame_that_pillow_refuses_is_an_image_error(monkeypatch: pytest.Monke
         open_photo(gif_of((1, 1), frame=(65_535, 65_535)))
 
 
+@pytest.mark.slow
 def test_the_environment_bounds_what_the_hub_loads(tmp_path: Path) -> None:
     program = (
         "import sys, torch\n"

@@ -45,6 +45,7 @@ SIZES = [(width, height) for width in SIDES for height in SIDES if max(width, he
 
 
 @pytest.mark.parametrize("preprocess", PRESETS, ids=lambda each: f"{each.resize}-{each.crop}")
+@pytest.mark.slow
 def test_generated_images_of_odd_sizes_equal_the_preset(preprocess: Preprocess) -> None:
     assert len(SIZES) > 100  # times the presets: more than 200 images
     ours, theirs = PhotoTransform(preprocess), torchvision_preset(preprocess)
@@ -132,6 +133,7 @@ def test_what_is_no_photo_is_refused(photo: object, kind: type[Exception], messa
         PhotoTransform(STANDARD)(photo)  # type: ignore[arg-type]  # the point of the test
 
 
+@pytest.mark.slow
 def test_neither_torchvision_nor_numpy_is_imported() -> None:
     program = (
         "import sys, torch; before = set(sys.modules)\n"

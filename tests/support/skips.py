@@ -1,5 +1,6 @@
 """The reasons for which a test may be left out; CONTRIBUTING.md tells them in its own words."""
 
+import importlib.util
 import os
 
 import pytest
@@ -20,6 +21,16 @@ PERMITTED_SKIPS = (
     "other allocators than glibc's",
     "torch 2.10 exports no max-pool of dynamic size",
 )
+NOT_INSTALLED = "not installed: "  # permitted outside CI, which installs whatever its tests need
+if "CI" not in os.environ:
+    PERMITTED_SKIPS += (NOT_INSTALLED,)
+
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """For tests that do not import ``packages`` themselves: where an import fails, ``conftest.py`` skips the file."""
+    lacking = ", ".join(each for each in packages if importlib.util.find_spec(each) is None)
+    return pytest.mark.skipif(bool(lacking), reason=NOT_INSTALLED + lacking)
+
 
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
 needs_linux = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux")

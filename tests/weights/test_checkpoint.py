@@ -528,6 +528,7 @@ def mutants(data: bytes, count: int, seed: int) -> "list[bytes]":
 
 @fault(37, "damaged bytes in a file of one's own", "CheckpointError or values that were checked, never anything else")
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.slow
 def test_mutants_of_a_checkpoint(legacy: bool, model: ShuffleNetV2, good: StateDict) -> None:
     data = checkpoint_bytes(good, legacy)
     refused = 0

@@ -374,6 +374,7 @@ def test_interrupted_in_mid_download(make_entry: MakeEntry, home: Path, tls) -> 
 
 @needs_posix
 @fault(24, "Ctrl-C in mid-write", "the temporary file is removed")
+@pytest.mark.slow
 def test_interrupted_in_mid_write(entry: Entry) -> None:
     ran = run_python(INTERRUPTED.format(entry=entry), env=importing())
     assert ran.stdout.splitlines() == ["1", "interrupted"]
