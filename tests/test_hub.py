@@ -62,6 +62,7 @@ def test_cache_hit_does_not_import_requests(stand_in: StandIn, tmp_path: Path) -
     assert [output.stdout for output in outputs] == ["True\n", "False\n"]
 
 
+@pytest.mark.slow
 def test_list_and_help(stand_in: StandIn, tmp_path: Path) -> None:
     stand_in.cached_by_hub(tmp_path, "v1")
     program = """

@@ -139,6 +139,7 @@ def test_classify_a_folder_in_order_with_a_bad_file(stand_in: StandIn, home: Pat
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_classify_text(stand_in: StandIn, home: Path) -> None:
     result = command(stand_in, home, "classify", CAT, COFFEE)
     assert result.returncode == 0, result.stderr

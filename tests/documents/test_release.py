@@ -30,6 +30,7 @@ def test_the_archive_knows_its_revision(unpacked: Path) -> None:
     assert shown == f"shufflenetv2 {__version__} ({revision})\n"
 
 
+@pytest.mark.slow
 def test_the_archive_loads_and_lists(unpacked: Path) -> None:
     program = """
 import torch

@@ -30,6 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_colours(tmp_path_factory.mktemp("colours"))
 
 
+@pytest.mark.slow
 def test_learns_and_describes_itself(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is red and what is blue is learnt in seconds, and the result needs nothing but its file."""
     arguments = ["--epochs", "8", "--sizes", "64:0.5", "72:0.5", "--batch-size", "4", "--lr", "0.02", "--ema", "0.8"]
@@ -282,6 +283,7 @@ def test_hold_out_takes_its_part_of_every_class() -> None:
     assert [photos.labels[photos.paths.index(path)] for path in held.paths] == list(held.labels)
 
 
+@pytest.mark.slow
 def test_split_folders_are_found(data: Path, tmp_path: Path) -> None:
     for split, names in (("train", COLOURS), ("test", list(COLOURS)[:2])):
         (tmp_path / split).mkdir()
