@@ -1,18 +1,21 @@
 """The command line: ``python -m shufflenetv2 COMMAND``, after ``pip install`` also ``shufflenetv2 COMMAND``.
 
 Results go to stdout, progress and logs to stderr. The exit status is 0 only if everything asked for was done, 1 if not,
-2 for a call that cannot be understood.
+2 for a call that cannot be understood. Whoever closes the pipe, as ``head`` does, has seen enough: that is success.
 """
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from . import __version__
+from .commands.options import guess
 from .errors import ShuffleNetError
 from .package import REVISION
 
@@ -28,39 +31,79 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Below another parser too, it refuses what it does not know itself: with its own usage, and the nearest name."""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        namespace, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:
+            near = guess(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
+        return namespace, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(
+                action, f"must be one of {', '.join(action.choices)}, got {value!r:.80}{guess(value, action.choices)}"
+            )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    _prepare_output()
     # torch says so on import; nothing here needs NumPy.
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns that its first use takes a moment
-    parser = argparse.ArgumentParser(
-        prog="shufflenetv2", description="ShuffleNet V2: verified weights, fast inference."
-    )
-    version = __version__ + (f" ({REVISION})" if REVISION else "")
-    parser.add_argument("--version", action="version", version=f"shufflenetv2 {version}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    asked = next((argument for argument in argv if not argument.startswith("-")), None)
     try:
-        for name, purpose in COMMANDS.items():
-            command = commands.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
-            if name == asked:
-                module = importlib.import_module(f".commands.{name}", __package__)
-                module.add_arguments(command)
-        arguments = parser.parse_args(argv)
-        status: int = module.run(arguments)
-        sys.stdout.flush()
-        return status
+        try:
+            return _run(sys.argv[1:] if argv is None else list(argv))
+        finally:
+            sys.stdout.flush()  # here, where it is known what to do about a reader who has gone
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:
+        _drop_output()
+        return 0
     except (ShuffleNetError, ValueError, ImportError, OSError) as error:
         print(f"shufflenetv2: error: {error}", file=sys.stderr)
         return 1
+
+
+def _run(argv: list[str]) -> int:
+    parser = Parser(prog="shufflenetv2", description="ShuffleNet V2: verified weights, fast inference.")
+    version = __version__ + (f" ({REVISION})" if REVISION else "")
+    parser.add_argument("--version", action="version", version=f"shufflenetv2 {version}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
+    asked = next((argument for argument in argv if not argument.startswith("-")), None)
+    for name, purpose in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
+        if name == asked:
+            module = importlib.import_module(f".commands.{name}", __package__)
+            module.add_arguments(command)
+    arguments = parser.parse_args(argv)
+    status: int = module.run(arguments)
+    return status
+
+
+def _prepare_output() -> None:
+    """What an encoding cannot take is escaped, and closed streams lead nowhere: neither ends a command."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 -- it stays
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Nothing more can be said; without this, Python would try again at its end, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from .builder import Weights, build, resolve
+from .description import BATCH_SIZE
 from .devices import Group, choose_device
 from .errors import ImageError
 from .package import hub_call, made_by_hub
-from .photos.folders import BATCH_SIZE, LabelledPhotos, read_ahead
+from .photos.folders import LabelledPhotos, read_ahead
 from .photos.transform import Photo, PhotoTransform
 
 Row = TypeVar("Row")

@@ -1,10 +1,13 @@
 """What ``benchmark`` compares, each in a process of its own: make a network in a runtime, then time it when asked."""
 
 import copy
+import datetime
+import functools
+import os
+import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -16,42 +19,17 @@ from .description import STANDARD
 from .network.deploy import deploy
 from .network.formats.table import FORMATS, Shape
 from .network.model import SPECS, ShuffleNetV2
-from .photos.folders import BATCH_SIZE, read_ahead
+from .photos.folders import read_ahead
 from .photos.transform import PhotoTransform
+from .runtimes import GEMM_SIZE, IMAGE_SIZE, Task
 
 WARM_UP = 3
 SECONDS_A_ROUND = 0.3
-ROUNDS = 8
-FOLDER_ROUNDS = 3
-IMAGE_SIZE = 224
 TRAINING_SIZE = 96
-TRAINING_BATCH = 64
-GEMM_SIZE = 2048
 REFERENCE_BATCH = 32
 REFERENCE_WORKERS = 2
 
 Step = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One bar of the comparison; ``layout`` is that of its weights and images."""
-
-    runtime: str
-    network: str  # torchvision, plain, deploy; gemm: one matrix product, for the roofline
-    layout: str  # nchw, channels-last
-
-
-@dataclass(frozen=True)
-class Task:
-    """All a process needs to know."""
-
-    candidate: Candidate
-    arch: str
-    batch: int
-    threads: int | None = None
-    photos: tuple[Path, ...] = ()  # of the folder runtime
-    onnx_file: Path | None = None  # of the runtimes that read one
 
 
 def serve(connection: Connection, task: Task) -> None:
@@ -59,7 +37,7 @@ def serve(connection: Connection, task: Task) -> None:
     warnings.simplefilter("ignore")  # deprecations of the runtimes, not the user's to act on
     if task.threads:
         torch.set_num_threads(task.threads)
-    step = RUNTIMES[task.candidate.runtime].make_step(task)
+    step = STEPS[task.candidate.runtime](task)
     whole_folder = bool(task.photos)  # long enough to be warm by itself
     for _ in range(1 if whole_folder else WARM_UP):
         step()
@@ -215,37 +193,45 @@ class ReferencePhotos(torch.utils.data.Dataset[Tensor]):
         return image
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """A row of the comparison: in what the networks are timed."""
-
-    name: str  # as tables and figures call it
-    networks: tuple[tuple[str, str], ...]  # what is compared: network and layout
-    make_step: Callable[[Task], Step]
-    needs: tuple[str, ...] = ()  # packages beyond torch and torchvision, as pip takes them
-    reads_onnx: bool = False
-    default: bool = False  # part of a run that asks for none by name
-    listed: bool = True  # --runtimes takes it, and tables show it: inference on the CPU, bounded by its matrix product
-    batch: int | None = None  # its own; None: those of --batch
-    rounds: int = ROUNDS
-
-
-_NCHW, _LAST = "nchw", "channels-last"
-_BOTH = (("torchvision", _NCHW), ("torchvision", _LAST), ("plain", _NCHW), ("plain", _LAST), ("deploy", _NCHW))
-_COMPILED = (("torchvision", _LAST), ("plain", _LAST), ("deploy", _NCHW))
-_FILES = (("torchvision", _NCHW), ("plain", _NCHW), ("deploy", _NCHW))  # a file of ONNX knows one layout
-_WRITING = FORMATS["onnx"].to_write
-
-REFERENCE = "torchvision>=0.25"  # what everything is compared with
-RUNTIMES = {
-    "eager": Runtime("PyTorch", (*_BOTH, ("gemm", _NCHW)), eager, default=True),
-    "torchscript": Runtime("TorchScript", _BOTH, torchscript, default=True),
-    "compile": Runtime("torch.compile", _COMPILED, compiled),
-    "onnxruntime": Runtime(
-        "ONNX Runtime", _FILES, onnxruntime, (*_WRITING, *FORMATS["onnx"].to_open), reads_onnx=True, default=True
-    ),
-    "openvino": Runtime("OpenVINO", _FILES, openvino, (*_WRITING, "openvino>=2025.3"), reads_onnx=True, default=True),
-    "cuda": Runtime("CUDA", _BOTH, cuda, listed=False),
-    "training": Runtime("training", _BOTH[:4], training, listed=False, batch=TRAINING_BATCH),
-    "folder": Runtime("folder", _FILES[::2], folder, listed=False, batch=BATCH_SIZE, rounds=FOLDER_ROUNDS),
+STEPS: dict[str, Callable[[Task], Step]] = {
+    "eager": eager,
+    "torchscript": torchscript,
+    "compile": compiled,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "cuda": cuda,
+    "training": training,
+    "folder": folder,
 }
+
+
+@functools.cache
+def flops(arch: str) -> int:
+    """Floating-point operations for one image: two for each multiply-add."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:  # shapes alone, nothing is computed
+        ShuffleNetV2(SPECS[arch]).eval()(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE))
+    return int(counter.get_total_flops())
+
+
+def machine(threads: int | None) -> dict[str, Any]:
+    """Where and with what was measured."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": threads or torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def cpu_name() -> str:
+    information = Path("/proc/cpuinfo")  # Linux
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -5,31 +5,26 @@ medians. The roofline is the rate of one large single-precision matrix product, 
 """
 
 import argparse
-import datetime
-import functools
 import itertools
 import json
 import multiprocessing
-import os
-import platform
+import signal
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ..description import STANDARD
 from ..errors import DatasetError
-from ..network.model import SPECS, ShuffleNetV2
 from ..package import require
-from ..photos.folders import find_photos
-from ..timing import GEMM_SIZE, IMAGE_SIZE, REFERENCE, RUNTIMES, Candidate, Task, serve, write_onnx
+from ..runtimes import GEMM_SIZE, REFERENCE, RUNTIMES, Candidate, Task
 from ..weights.manifest import DEFAULT_ARCH
-from .options import add_json, positive
+from .options import add_json, arch, bounded
 
 PATIENCE = 600  # seconds a process may take to get ready or to answer; torch.compile takes a minute
 NAMES = {key: runtime.name for key, runtime in RUNTIMES.items() if runtime.listed}
@@ -41,15 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--archs",
         nargs="+",
-        choices=SPECS,
+        type=arch,
         default=[DEFAULT_ARCH],
         metavar="ARCH",
-        help=f"of {', '.join(SPECS)} (default: {DEFAULT_ARCH})",
+        help=f"such as x0_5 x1_0 (default: {DEFAULT_ARCH})",
     )
     parser.add_argument(
-        "--batch", nargs="+", type=positive, default=[1, 16], metavar="N", help="images at once (default: 1 16)"
+        "--batch", nargs="+", type=batch, default=[1, 16], metavar="N", help="images at once (default: 1 16)"
     )
-    parser.add_argument("--threads", type=positive, help="default: PyTorch's, one a core")
+    parser.add_argument("--threads", type=threads, help="default: PyTorch's, one a core")
     parser.add_argument("--runtimes", nargs="+", choices=NAMES, help="default: all installed ones but compile")
     parser.add_argument("--training", action="store_true", help="time training steps instead (96x96, batch 64, SGD)")
     parser.add_argument(
@@ -58,7 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser, "one JSON object with all the numbers")
 
 
+def batch(text: str) -> int:
+    return bounded(int, text, 1, 4096, "a whole number from 1 to 4096")
+
+
+def threads(text: str) -> int:
+    return bounded(int, text, 1, 1024, "a whole number from 1 to 1024")
+
+
 def run(arguments: argparse.Namespace) -> int:
+    from ..timing import machine
+
     runtimes, left_out = choose_runtimes(arguments)
     for reason in left_out.values():
         print(f"left out: {reason}", file=sys.stderr)
@@ -90,10 +95,18 @@ def find_folder(folder: Path) -> tuple[Path, ...]:
 
     Raises:
         DatasetError: it is not a folder, or holds no photo.
+        ImageError: naming one that cannot be used, which would end the measurement later.
     """
+    from ..photos.folders import find_photos, read_ahead
+    from ..photos.transform import PhotoTransform
+
     if not folder.is_dir():
         raise DatasetError(f"--folder {folder} is not a folder")
-    return tuple(find_photos([folder]))
+    photos = tuple(find_photos([folder]))
+    for batch in read_ahead(photos, PhotoTransform(STANDARD)):
+        for error in filter(None, batch.errors):
+            raise error
+    return photos
 
 
 def choose_runtimes(arguments: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
@@ -101,8 +114,13 @@ def choose_runtimes(arguments: argparse.Namespace) -> tuple[list[str], dict[str,
 
     Raises:
         ImportError: a package is missing without which nothing, or not what was named, can be measured.
+        ValueError: runtimes are named beside what is measured in PyTorch alone.
     """
+    import torch
+
     asked = ["folder"] * bool(arguments.folder) + ["training"] * arguments.training or arguments.runtimes or []
+    if arguments.runtimes and asked != arguments.runtimes:
+        raise ValueError("--folder and --training are measured in PyTorch alone; leave --runtimes out")
     require("this benchmark", REFERENCE, *(each for key in asked for each in RUNTIMES[key].needs))
     if asked:
         return asked, {}
@@ -117,6 +135,8 @@ def choose_runtimes(arguments: argparse.Namespace) -> tuple[list[str], dict[str,
 
 
 def with_onnx_file(task: Task, directory: Path) -> Task:
+    from ..timing import write_onnx
+
     path = directory / f"{task.arch}-{task.candidate.network}.onnx"
     if not path.exists():
         write_onnx(task, path)
@@ -127,32 +147,42 @@ def measure(tasks: Sequence[Task], rounds: int) -> list[list[float]]:
     """Milliseconds of every step of each task, one process each, of which only one computes at any time.
 
     Raises:
-        ChildProcessError: a process died or did not answer.
+        ChildProcessError: a process died or did not answer. Whatever ends this early ends the processes.
     """
+    from ..timing import serve
+
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         connections = []
         for task in tasks:
             connection, theirs = context.Pipe()
             process = context.Process(target=serve, args=(theirs, task))  # not a daemon: a loader has workers
-            process.start()
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process, which ends the others
+            try:
+                process.start()
+            finally:
+                signal.signal(signal.SIGINT, handler)
             theirs.close()
             stack.callback(process.join)
             stack.callback(connection.close)
-            stack.callback(stop, connection)
+            stack.push(partial(end, process, connection))
             receive(connection, task)  # one after the other: compiling and warming up alone
             connections.append(connection)
         times: list[list[float]] = [[] for _ in tasks]
         for _ in range(rounds):
             for task, connection, milliseconds in zip(tasks, connections, times, strict=True):
-                connection.send("round")
+                with suppress(OSError):  # it has died; there is nothing to receive then
+                    connection.send("round")
                 milliseconds += receive(connection, task)
     return times
 
 
-def stop(connection: Any) -> None:
-    with suppress(OSError):  # it has died already, and its error was raised where it was noticed
-        connection.send(None)
+def end(process: Any, connection: Any, kind: type[BaseException] | None, *_: object) -> None:
+    if kind:  # it may be busy for a minute
+        process.terminate()
+    else:
+        with suppress(OSError):  # it has died since, which makes no difference any more
+            connection.send(None)
 
 
 def receive(connection: Any, task: Task) -> Any:
@@ -160,7 +190,7 @@ def receive(connection: Any, task: Task) -> Any:
         if connection.poll(PATIENCE):
             return connection.recv()
         reason = f"did not answer within {PATIENCE} s"
-    except EOFError:
+    except (EOFError, OSError):
         reason = "died; its own message is above"
     raise ChildProcessError(f"the process of {task.candidate} {reason}")
 
@@ -189,6 +219,8 @@ def summarise(tasks: Sequence[Task], times: Sequence[Sequence[float]]) -> list[R
 
 def add_roofline(rows: list[Row]) -> list[Row]:
     """Each inference row's share of the rate of a matrix product measured beside it, where one was."""
+    from ..timing import flops
+
     rates = {
         (row["arch"], row["batch"]): 2 * GEMM_SIZE**3 / row["ms"] / 1e6 for row in rows if row["network"] == "gemm"
     }
@@ -201,37 +233,6 @@ def add_roofline(rows: list[Row]) -> list[Row]:
         else:
             row["share_of_gemm"] = round(flops(row["arch"]) * row["batch"] / row["ms"] / 1e6 / rate, 3)
     return rows
-
-
-@functools.cache
-def flops(arch: str) -> int:
-    """Floating-point operations for one image: two for each multiply-add."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:  # shapes alone, nothing is computed
-        ShuffleNetV2(SPECS[arch]).eval()(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE))
-    return int(counter.get_total_flops())
-
-
-def machine(threads: int | None) -> Row:
-    return {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": threads or torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def cpu_name() -> str:
-    information = Path("/proc/cpuinfo")  # Linux
-    if information.is_file():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def ratios(row: Row, separator: str) -> str:

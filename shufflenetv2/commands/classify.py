@@ -5,14 +5,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch.hub
-
-from ..builder import resolve
 from ..errors import ImageError
-from ..inference import Classifier, Prediction, classify_photos
-from ..photos.folders import find_photos
 from .options import add_batch_size, add_device, add_json, add_weights, positive
+
+if TYPE_CHECKING:
+    from ..inference import Prediction
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    import torch.hub
+
+    from ..builder import resolve
+    from ..inference import Classifier, classify_photos
+    from ..photos.folders import find_photos
+
     paths = find_photos(arguments.photos)
     source = resolve(arguments.arch, arguments.weights)
     classifier = Classifier(source, top=arguments.top, device=arguments.device)
@@ -48,12 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def to_text(path: Path, predictions: list[Prediction]) -> str:
+def to_text(path: Path, predictions: "list[Prediction]") -> str:
     lines = [f"{each.probability:9.2%}  {each.label}" for each in predictions]
     return "\n".join([str(path), *lines])
 
 
-def to_json(path: Path, outcome: list[Prediction] | ImageError) -> str:
+def to_json(path: Path, outcome: "list[Prediction] | ImageError") -> str:
     if isinstance(outcome, ImageError):
         return json.dumps({"photo": str(path), "error": str(outcome)})
     predictions = [{"label": each.label, "probability": each.probability, "index": each.index} for each in outcome]

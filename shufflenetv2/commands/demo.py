@@ -4,6 +4,8 @@ The page is Gradio's. It needs no network: whatever it shows comes from this pro
 it runs on. It listens on 127.0.0.1 unless told otherwise.
 """
 
+from __future__ import annotations
+
 import argparse
 import html
 import importlib
@@ -14,15 +16,16 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..builder import Weights, from_entry, resolve
 from ..errors import ImageError, ShuffleNetError
-from ..inference import Classifier, Prediction
 from ..package import require, sample_photos
-from ..photos.decode import max_bytes, open_photo
 from ..weights.manifest import load_manifest
 from .options import add_device, add_weights, port
+
+if TYPE_CHECKING:
+    from ..builder import Weights
+    from ..inference import Classifier, Prediction
 
 TOP = 5
 AT_ONCE = 4  # photos computed at the same time; more wait their turn
@@ -43,8 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..builder import resolve
+    from ..photos.decode import max_bytes, max_pixels
+
     host = listening_address(arguments.host)
     check_address(host, arguments.port)
+    max_pixels()  # a wrong setting is told now, not to the first visitor
+    settings = {"server_port": arguments.port, "max_file_size": max_bytes()}
     opening = resolve(arguments.arch, arguments.weights) if arguments.weights else _without_network(arguments.arch)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the photos are deleted on the way out
     with tempfile.TemporaryDirectory(prefix="shufflenetv2-demo-") as directory:
@@ -52,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         gradio = import_gradio(uploads)
         page = build_page(gradio, Classifiers(opening, arguments.device), uploads)
         try:
-            _, address, _ = page.launch(**launch_settings(gradio, host, arguments.port))
+            _, address, _ = page.launch(**launch_settings(gradio, host), **settings)
             print(f"{address} (Ctrl-C stops it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -89,6 +97,8 @@ def check_address(host: str, port: int | None) -> None:
 
 
 def _without_network(arch: str | None) -> Weights:
+    from ..builder import from_entry, resolve
+
     for entry in load_manifest():
         if entry.path and arch in (None, entry.arch):
             return from_entry(entry)
@@ -103,6 +113,8 @@ class Classifiers:
     """
 
     def __init__(self, opening: Weights, device: str | None) -> None:
+        from ..builder import from_entry
+
         self._sources = {weights.title: weights for weights in [opening, *map(from_entry, load_manifest())]}
         self._device = device
         self._loaded: dict[str, Classifier] = {}
@@ -115,6 +127,8 @@ class Classifiers:
         return list(self._sources)
 
     def __getitem__(self, name: str) -> Classifier:
+        from ..inference import Classifier
+
         with self._locks[name]:  # two people who choose the same weights fetch them once
             if name not in self._loaded:
                 self._loaded[name] = Classifier(self._sources[name], top=TOP, device=self._device)
@@ -149,13 +163,8 @@ def build_page(gr: Any, classifiers: Classifiers, uploads: Path) -> Any:
         with gr.Row():
             with gr.Column():
                 photo = gr.Image(label="Photo", type="filepath", elem_id="photo", height=360)
-                examples = gr.Examples(
-                    [str(path) for path in sample_photos()],
-                    photo,
-                    label="Samples",
-                    cache_examples=False,
-                    elem_id="samples",
-                )
+                paths = [str(path) for path in sample_photos()]
+                examples = gr.Examples(paths, photo, label="Samples", cache_examples=False, elem_id="samples")
             with gr.Column():
                 weights = gr.Dropdown(
                     classifiers.names, value=classifiers.opening, label="Weights", filterable=False, elem_id="weights"
@@ -200,6 +209,8 @@ def classify(classifiers: Classifiers, path: Path, name: object) -> tuple[dict[s
         ShuffleNetError: the weights cannot be loaded.
         ValueError: there are no weights ``name``.
     """
+    from ..photos.decode import open_photo
+
     if name not in classifiers.names:
         raise ShuffleNetError(f"there are no weights {name!r:.80}; there are: {', '.join(classifiers.names)}")
     classifier = classifiers[str(name)]
@@ -221,11 +232,9 @@ def _bars(predictions: list[Prediction]) -> dict[str, Any]:
     return {"label": predictions[0].label, "confidences": confidences}
 
 
-def launch_settings(gr: Any, host: str, port: int | None) -> dict[str, Any]:
+def launch_settings(gr: Any, host: str) -> dict[str, Any]:
     return {
         "server_name": f"[{host}]" if ":" in host else host,
-        "server_port": port,
-        "max_file_size": max_bytes(),
         # The bundled semi-bold lacks glyphs; naming the two good weights keeps the page from asking for web fonts.
         "theme": gr.themes.Default(
             font=[gr.themes.LocalFont("Weights Sans Pro", weights=(400, 700)), "sans-serif"],

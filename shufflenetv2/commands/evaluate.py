@@ -9,16 +9,14 @@ import json
 import math
 import sys
 import time
+from typing import TYPE_CHECKING
 
-import torch.hub
-
-from ..builder import Weights, build, resolve
 from ..description import Metrics
-from ..devices import join
-from ..inference import Counts, count_hits
-from ..photos.folders import read_labelled
-from ..photos.transform import PhotoTransform
 from .options import add_batch_size, add_device, add_json, add_plain, add_weights, positive
+
+if TYPE_CHECKING:
+    from ..builder import Weights
+    from ..inference import Counts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    import torch.hub
+
+    from ..builder import build, resolve
+    from ..devices import join
+    from ..inference import count_hits
+    from ..photos.folders import read_labelled
+    from ..photos.transform import PhotoTransform
+
     source = resolve(arguments.arch, arguments.weights)
     photos = read_labelled(arguments.directory, source.classes)
     with join(arguments.device) as group:
@@ -79,7 +85,7 @@ def percent(hits: int, photos: int) -> float:
     return 100 * hits / photos if photos else 0.0
 
 
-def to_text(source: Weights, counts: Counts, seconds: float, stated: Metrics | None) -> str:
+def to_text(source: "Weights", counts: "Counts", seconds: float, stated: Metrics | None) -> str:
     def line(name: str, hits: int, claim: float | None) -> str:
         low, high = wilson(hits, counts.photos)
         row = f"{name:<9} {percent(hits, counts.photos):6.2f} %  [{low:.2f}, {high:.2f}]  {hits} of {counts.photos}"
@@ -96,7 +102,7 @@ def to_text(source: Weights, counts: Counts, seconds: float, stated: Metrics | N
     return "\n".join(lines)
 
 
-def to_json(source: Weights, counts: Counts, seconds: float, stated: Metrics | None) -> str:
+def to_json(source: "Weights", counts: "Counts", seconds: float, stated: Metrics | None) -> str:
     def row(hits: int) -> dict[str, object]:
         return {"hits": hits, "percent": percent(hits, counts.photos), "interval": wilson(hits, counts.photos)}
 

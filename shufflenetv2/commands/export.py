@@ -1,23 +1,27 @@
 """``export``: a model for other runtimes, with its categories and preprocessing inside, compared after writing."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..builder import Weights, build, resolve
 from ..description import to_json
 from ..errors import ExportError
 from ..files import whole_file
 from ..network.formats.table import FORMATS, METADATA, SMALLEST_SIZE, Format, Shape
 from ..package import require, sample_photos
 from .options import add_plain, add_weights, bounded, positive
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..builder import Weights
 
 # Of the largest logit. Runtimes add float32 numbers in other orders: through some 50 layers about 1e-6 is seen.
 TOLERANCE = 1e-4
@@ -44,6 +48,10 @@ def size(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from ..builder import build, resolve
+
     form = FORMATS[arguments.format]
     require(f"exporting to {arguments.format}", *form.to_write, *form.to_open)
     weights = resolve(arguments.arch, arguments.weights)
@@ -53,12 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
     # Two images as an example: torch.export takes a dimension of one for a constant.
     shape = Shape(fixed or 2, weights.in_channels, pixels, dynamic=fixed is None)
     model = build(weights.arch, weights, deploy=not arguments.plain)
-    for line in export(model, weights, form, shape, output):
-        print(line)
+    with torch.inference_mode():
+        for line in export(model, weights, form, shape, output):
+            print(line)
     return 0
 
 
-@torch.inference_mode()
 def export(model: nn.Module, weights: Weights, form: Format, shape: Shape, output: Path) -> Iterator[str]:
     """Write ``model`` to ``output``, which appears only once the file was read back and computed the same.
 
@@ -69,6 +77,8 @@ def export(model: nn.Module, weights: Weights, form: Format, shape: Shape, outpu
         ExportError: it could not be written, or the outputs differ by more than ``TOLERANCE``.
         OSError: the file cannot be written.
     """
+    import torch
+
     if not output.parent.is_dir():
         raise FileNotFoundError(f"there is no directory {output.parent} to write {output.name} into")
     metadata = metadata_of(weights)
@@ -95,6 +105,8 @@ def export(model: nn.Module, weights: Weights, form: Format, shape: Shape, outpu
 
 
 def metadata_of(weights: Weights) -> dict[str, str]:
+    import torch
+
     values = {
         "arch": weights.arch,
         "weights": Path(weights.name).name,
@@ -107,6 +119,8 @@ def metadata_of(weights: Weights) -> dict[str, str]:
 
 def trials(weights: Weights, shape: Shape) -> Iterator[tuple[str, Tensor]]:
     """Inputs to compare on: random ones in every shape that is promised, and a photo."""
+    import torch
+
     generator = torch.Generator().manual_seed(0)
     shapes = [(shape.batch, shape.size, shape.size)]
     if shape.dynamic:

@@ -1,12 +1,15 @@
-"""What commands share: options with one spelling, help and default, and numbers that say what they want."""
+"""What commands share: options with one spelling, help and default, and values that say what they want.
+
+Commands import what needs torch or Pillow only once they run, so that `--help` need not wait for it.
+"""
 
 import argparse
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
-from ..network.model import SPECS
-from ..photos.folders import BATCH_SIZE
+from ..description import BATCH_SIZE
 from ..weights.manifest import DEFAULT_ARCH
 
 Number = TypeVar("Number", int, float)
@@ -20,7 +23,25 @@ def add_weights(parser: argparse._ActionsContainer, more: str = "", default: str
         help=f"a name from `weights list`, or the path of a checkpoint{more}"
         + (" (default: %(default)s)" if default else ""),
     )
-    parser.add_argument("--arch", choices=SPECS, help=f"default: the one the weights are for, or {DEFAULT_ARCH}")
+    text = f"such as {DEFAULT_ARCH}, x1_0 or 1.0 (default: the one the weights are for, or {DEFAULT_ARCH})"
+    parser.add_argument("--arch", type=arch, help=text)
+
+
+def arch(text: str) -> str:
+    """The architecture that ``text`` names, in full or by its width alone."""
+    from ..network.model import SPECS
+
+    width = text.lower().rpartition("shufflenet_v2_")[2].strip("x").replace(".", "_")
+    name = f"shufflenet_v2_x{width}"
+    if name not in SPECS:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(SPECS)}, got {text!r:.80}{guess(text, SPECS)}")
+    return name
+
+
+def guess(text: str, names: Iterable[str]) -> str:
+    """``; did you mean 'NAME'?``, or nothing where no name is like ``text``."""
+    near = difflib.get_close_matches(text.lower(), names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

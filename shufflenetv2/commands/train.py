@@ -3,6 +3,8 @@
 ``torchrun --nproc-per-node=N -m shufflenetv2 train ...`` shares each step among N processes (DistributedDataParallel).
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import os
@@ -10,21 +12,12 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-
-from ..builder import Weights, build, resolve
 from ..description import MAX_SIDE, STANDARD, Category, Description, check_label, parse_description, to_json
-from ..devices import join
 from ..errors import DatasetError, ImageError, ManifestError, TrainingError
-from ..network.model import SPECS, ShuffleNetV2
 from ..package import require
-from ..photos.folders import LabelledPhotos, find_split, hold_out, read_labelled
-from ..training.augment import Augmentation
-from ..training.run import RunFolder, open_run
-from ..training.trainer import Recipe, Trainer
-from ..weights.checkpoint import Checkpoint
+from ..training.recipe import Augmentation, Recipe
 from ..weights.manifest import DEFAULT_ARCH
 from .options import (
     above_zero,
@@ -41,6 +34,11 @@ from .options import (
     sized,
     workers,
 )
+
+if TYPE_CHECKING:
+    from ..builder import Weights
+    from ..photos.folders import LabelledPhotos
+    from ..weights.checkpoint import Checkpoint
 
 DEFAULTS = {each.name: each.default for kind in (Recipe, Augmentation) for each in fields(kind)}
 
@@ -111,6 +109,14 @@ def adder(group: argparse._ActionsContainer) -> Callable[..., None]:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from ..builder import build
+    from ..devices import join
+    from ..network.model import ShuffleNetV2
+    from ..training.run import RunFolder, open_run
+    from ..training.trainer import Trainer
+
     with join(arguments.device) as group:  # around everything: an error in all processes is told once
         require("training", "torchvision>=0.25", "tqdm>=4.66", "matplotlib>=3.9")
         train, val = read_data(arguments)
@@ -131,6 +137,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def read_data(arguments: argparse.Namespace) -> tuple[LabelledPhotos, LabelledPhotos | None]:
     """The photos to learn from, and those to validate on unless ``--held-out 0`` says there are none."""
+    from ..photos.folders import find_split, hold_out, read_labelled
+
     directory = find_split(arguments.data, ["train"])
     val = arguments.val or (directory and find_split(arguments.data, ["val", "test"]))
     train = read_labelled(directory or arguments.data)
@@ -152,6 +160,9 @@ def plan(arguments: argparse.Namespace, categories: tuple[str, ...]) -> tuple[We
     Raises:
         TrainingError: naming the option to change.
     """
+    from ..builder import resolve
+    from ..network.model import SPECS
+
     source = None
     if arguments.weights.lower() != "none":
         source = resolve(arguments.arch, arguments.weights, described=False)
@@ -202,6 +213,8 @@ def learnt_from(train: LabelledPhotos, val: LabelledPhotos | None) -> dict[str, 
 
 def contents(checkpoint: Checkpoint) -> str:
     """Words for exactly these tensors, wherever they are kept."""
+    import torch
+
     hashed = hashlib.sha256()
     for key, tensor in sorted(checkpoint.state_dict.items()):
         hashed.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 
 from ..errors import ShuffleNetError
-from ..weights import store
 from ..weights.manifest import Entry, find_entry, load_manifest, matching
 from .options import add_json
 
@@ -28,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     entries = select(arguments.names)
     act = ACTIONS[arguments.action][1]
     failed = 0
+    rows: list[Row] = []
     for entry in entries:
         try:
             row = act(entry)
@@ -37,7 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
             row = {"weights": str(entry), "error": str(error)}
             if not arguments.json:
                 continue
-        print(json.dumps(row) if arguments.json else "  ".join(str(value) for value in row.values()))
+        if arguments.json:
+            print(json.dumps(row))
+        elif act is _list:
+            rows.append(row)
+        else:
+            print("  ".join(str(value) for value in row.values()))
+    if rows:
+        print(table(rows))
     return 1 if failed else 0
 
 
@@ -58,24 +65,52 @@ Row = dict[str, object]
 
 
 def _list(entry: Entry) -> Row:
+    from ..weights import store
+
     return {
         "weights": str(entry),
-        "size": f"{entry.size / 1e6:.1f} MB",
-        "acc@1": f"{entry.metrics.acc1:.2f} %",
-        "dataset": entry.metrics.dataset,
+        "default": entry.default,
+        "classes": entry.num_classes,
+        "input": entry.preprocess.crop,  # pixels a side
+        "acc@1": entry.metrics.acc1,  # percent
+        "size": entry.size,  # bytes
         "where": "bundled" if entry.path else "cached" if store.local_path(entry).is_file() else "not fetched",
+        "dataset": entry.metrics.dataset,
     }
 
 
+SHOWN: dict[str, Callable[..., str]] = {
+    "default": lambda default: "default" if default else "",
+    "input": lambda side: f"{side}x{side}",
+    "acc@1": "{:.2f} %".format,
+    "size": lambda size: f"{size / 1e6:.1f} MB",
+}
+
+
+def table(rows: list[Row]) -> str:
+    """A header and aligned columns; numbers, of which all but the names of things are, to the right."""
+    lines = [[*rows[0]], *([SHOWN.get(key, str)(value) for key, value in row.items()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = ["<" if isinstance(value, (str, bool)) else ">" for value in rows[0].values()]
+    layout = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
+    return "\n".join(layout.format(*line).rstrip() for line in lines)
+
+
 def _fetch(entry: Entry) -> Row:
+    from ..weights import store
+
     return {"path": str(store.fetch_to_cache(entry)), "sha256": entry.sha256}
 
 
 def _verify(entry: Entry) -> Row:
+    from ..weights import store
+
     return {"weights": str(entry), "verified": "ok", "path": str(store.verify(entry))}
 
 
 def _path(entry: Entry) -> Row:
+    from ..weights import store
+
     return {"path": str(store.local_path(entry))}
 
 

@@ -15,12 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..description import Category
+from ..description import BATCH_SIZE, Category
 from ..errors import DatasetError, ImageError
 from .decode import SUFFIXES
 from .transform import PhotoTransform
-
-BATCH_SIZE = 16  # the fastest per photo on CPUs: larger batches leave the cache and wait for fresh pages
 
 
 @dataclass(frozen=True)

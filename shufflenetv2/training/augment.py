@@ -8,7 +8,6 @@ the batch: one tensor operation instead of hundreds, which matters where the pho
 import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -22,25 +21,9 @@ from ..devices import Group
 from ..errors import ImageError
 from ..photos.decode import open_photo
 from ..photos.folders import LabelledPhotos
+from .recipe import Augmentation
 
 Items = TypeVar("Items", list[int], range)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How training changes the photos: options of ``train``, and their defaults.
-
-    ``photo_size`` asks for photos of that many pixels a side, shifted by up to an eighth and then enlarged to the
-    training size; ``None`` cuts a random part of at least ``min_scale`` of the area out of the full photo.
-    """
-
-    photo_size: int | None = None
-    min_scale: float = 0.25
-    flip: bool = True
-    trivial_augment: bool = False
-    random_erasing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
 
 
 class TrainingPhotos(Dataset[tuple[Tensor | ImageError, int]]):

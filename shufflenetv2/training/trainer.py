@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,39 +25,10 @@ from ..devices import Group
 from ..errors import ImageError, TrainingError
 from ..network.model import ShuffleNetV2
 from ..photos.folders import LabelledPhotos
-from .augment import Augmentation, BatchTransform, TrainingPhotos, deal, derived_seed, epoch_batches
+from .augment import BatchTransform, TrainingPhotos, deal, derived_seed, epoch_batches
+from .recipe import Recipe
 
 CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: options of ``train``, and their defaults."""
-
-    sizes: tuple[tuple[int, float], ...]  # of images, and the part of the schedule that each is used for
-    epochs: int = 30
-    batch_size: int = 64  # photos computed at once by each process
-    accumulate: int = 1  # batches a step
-    lr: float = 0.05
-    decay: str = "cosine"
-    warmup: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-5
-    label_smoothing: float = 0.1
-    ema: float = 0.99
-    freeze_backbone: bool = False
-    workers: int = 2
-    amp: bool = False
-    channels_last: bool = False
-    seed: int = 0
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        if self.batch_size == 1 and not self.freeze_backbone and any(size <= 32 for size, _ in self.sizes):
-            raise TrainingError(
-                "--batch-size 1 with --sizes 32 leaves BatchNorm one value a channel, which it cannot normalise; give "
-                "--batch-size 2 or more, or sizes above 32"
-            )
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,22 @@
 
 import importlib.util
 import json
+import shutil
 import tomllib
 from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
+from pathlib import Path
 
 import pytest
 from support.processes import ROOT
 
+from shufflenetv2 import timing
 from shufflenetv2.__main__ import main
 from shufflenetv2.commands import benchmark
 from shufflenetv2.network.model import SPECS, Spec
 from shufflenetv2.photos.folders import find_photos
-from shufflenetv2.timing import FOLDER_ROUNDS, GEMM_SIZE, REFERENCE, ROUNDS, RUNTIMES, Candidate, Task
+from shufflenetv2.runtimes import FOLDER_ROUNDS, GEMM_SIZE, REFERENCE, ROUNDS, RUNTIMES, Candidate, Task
 from shufflenetv2.weights.manifest import load_manifest
 
 ARCH = "shufflenet_v2_x0_5"
@@ -28,7 +33,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Task], int]]:
         return [[10.0]] * len(tasks)
 
     monkeypatch.setattr(benchmark, "measure", measure)
-    monkeypatch.setattr(benchmark, "write_onnx", lambda task, path: path.touch())
+    monkeypatch.setattr(timing, "write_onnx", lambda task, path: path.touch())
     return calls
 
 
@@ -54,7 +59,7 @@ def test_summary_and_roofline() -> None:
 
 @pytest.mark.parametrize("entry", [each for each in load_manifest() if each.preprocess.crop == 224], ids=str)
 def test_operations_are_counted_as_the_manifest_says(entry) -> None:
-    assert benchmark.flops(entry.arch) == 2 * entry.macs
+    assert timing.flops(entry.arch) == 2 * entry.macs
 
 
 def test_a_width_without_weights_has_a_roofline_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +76,63 @@ def test_the_extra_installs_what_the_table_needs() -> None:
     assert installed == {REFERENCE, *(each for runtime in RUNTIMES.values() for each in runtime.needs)}
 
 
+def test_every_runtime_can_be_made() -> None:
+    assert timing.STEPS.keys() == RUNTIMES.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--folder", "empty"], "the folder empty holds no photo ("),
+        (["--folder", "bad"], "bad/cut.jpg cannot be decoded ("),
+        (["--folder", "bad", "--runtimes", "eager"], "--folder and --training are measured in PyTorch alone; "),
+        (["--training", "--runtimes", "eager"], "--folder and --training are measured in PyTorch alone; "),
+    ],
+)
+def test_what_cannot_be_measured_is_told_first(
+    arguments: list[str],
+    told: str,
+    measured: list[tuple[list[Task], int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cat = ROOT / "images/cat.jpg"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    shutil.copy(cat, tmp_path / "bad")
+    (tmp_path / "bad/cut.jpg").write_bytes(cat.read_bytes()[:20_000])
+    monkeypatch.chdir(tmp_path)
+    assert main(["benchmark", *arguments]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"shufflenetv2: error: {told}")
+    assert (printed.out, printed.err.count("\n"), measured) == ("", 1, [])
+
+
+class DeadProcess:
+    """What is left of one: its end of the pipe is closed, and it is asked nothing any more."""
+
+    def __init__(self, target: object, args: tuple[Connection, Task]) -> None:
+        self.theirs, _ = args
+
+    def start(self) -> None:
+        self.theirs.send("ready")
+
+    def join(self) -> None:
+        pass
+
+    terminate = join
+
+
+def test_a_process_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not the success that it is when a reader of the output goes, although writing fails alike."""
+    monkeypatch.setattr(SpawnContext, "Process", DeadProcess)
+    assert main(["benchmark", "--archs", "0.5", "--runtimes", "eager"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines()[-1].endswith("died; its own message is above")
+
+
 @pytest.mark.usefixtures("without_openvino")
 def test_what_is_named_and_missing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "--runtimes", "openvino"]) == 1
@@ -81,7 +143,7 @@ def test_what_is_named_and_missing_is_refused(capsys: pytest.CaptureFixture[str]
 def test_what_the_default_run_leaves_out_is_said(
     measured: list[tuple[list[Task], int]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(timing.torch.cuda, "is_available", lambda: False)
     assert main(["benchmark", "--archs", ARCH, "--batch", "1", "--json"]) == 0
     printed = capsys.readouterr()
     reason = "measuring in OpenVINO needs openvino, which is not installed; type: pip install 'openvino>=2025.3'"

@@ -146,7 +146,7 @@ def test_weights_for_other_images_are_refused(data: Path, tmp_path: Path, capsys
 def test_an_output_that_cannot_be_written_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shufflenetv2.commands.train.build", lambda *_: pytest.fail("weights are fetched"))
+    monkeypatch.setattr("shufflenetv2.builder.build", lambda *_: pytest.fail("weights are fetched"))
     (tmp_path / "file").write_text("mine")
     for output in (tmp_path / "file", tmp_path / "file/run", Path("/proc/self/run"), Path("/proc")):
         assert train(data, output) == 1

@@ -283,7 +283,7 @@ import os, random, signal, sys, time
 import matplotlib.figure, torch, torchvision.transforms.v2
 from shufflenetv2 import files
 from shufflenetv2.__main__ import main
-from shufflenetv2.commands import train
+import shufflenetv2.builder, shufflenetv2.training.run
 seed, run, *arguments = sys.argv[1:]
 choose = random.Random(int(seed))
 torch.set_num_threads(1)

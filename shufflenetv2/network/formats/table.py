@@ -1,5 +1,7 @@
 """The formats that a network can be written to and opened from, one row each, and what they share."""
 
+from __future__ import annotations
+
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -7,15 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:  # `export --help` need not wait for torch
+    import torch
+    from torch import Tensor, nn
 
 SMALLEST_SIZE = 33  # at 32 the last stage has one pixel, and torch.export takes that for a constant
 METADATA = ("arch", "weights", "categories", "preprocess", "producer")  # beside the network, each as JSON
 
-Network = Callable[[Tensor], Tensor]  # images (N, C, H, W) -> logits
+Network = Callable[["Tensor"], "Tensor"]  # images (N, C, H, W) -> logits
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,13 @@ class Shape:
     dynamic: bool
 
     def example(self) -> Tensor:
+        import torch
+
         return torch.zeros(self.batch, self.channels, self.size, self.size)
 
     def constraints(self) -> tuple[dict[int, torch.export.Dim]] | None:
+        import torch
+
         if not self.dynamic:
             return None
         height, width = (torch.export.Dim(name, min=SMALLEST_SIZE) for name in ("height", "width"))

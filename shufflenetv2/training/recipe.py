@@ -1,0 +1,52 @@
+"""How to train: the options of ``train`` and their defaults, which `train --help` reads without waiting for torch."""
+
+from dataclasses import dataclass, field
+
+from ..errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training changes the photos: options of ``train``, and their defaults.
+
+    ``photo_size`` asks for photos of that many pixels a side, shifted by up to an eighth and then enlarged to the
+    training size; ``None`` cuts a random part of at least ``min_scale`` of the area out of the full photo.
+    """
+
+    photo_size: int | None = None
+    min_scale: float = 0.25
+    flip: bool = True
+    trivial_augment: bool = False
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: options of ``train``, and their defaults."""
+
+    sizes: tuple[tuple[int, float], ...]  # of images, and the part of the schedule that each is used for
+    epochs: int = 30
+    batch_size: int = 64  # photos computed at once by each process
+    accumulate: int = 1  # batches a step
+    lr: float = 0.05
+    decay: str = "cosine"
+    warmup: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-5
+    label_smoothing: float = 0.1
+    ema: float = 0.99
+    freeze_backbone: bool = False
+    workers: int = 2
+    amp: bool = False
+    channels_last: bool = False
+    seed: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.batch_size == 1 and not self.freeze_backbone and any(size <= 32 for size, _ in self.sizes):
+            raise TrainingError(
+                "--batch-size 1 with --sizes 32 leaves BatchNorm one value a channel, which it cannot normalise; give "
+                "--batch-size 2 or more, or sizes above 32"
+            )
