@@ -106,7 +106,8 @@ def resolve(arch: str | None, weights: object, *, described: bool = True) -> Wei
     if not is_path(weights):
         return from_entry(find_entry(arch, spelled(weights)))
     assert isinstance(weights, (str, os.PathLike))
-    found = _from_checkpoint(read_checkpoint(weights, SPECS), described)
+    best = os.path.join(os.path.expanduser(weights), "best.pth")  # of the folder that `train` writes
+    found = _from_checkpoint(read_checkpoint(best if os.path.isfile(best) else weights, SPECS), described)
     if arch is not None and found.arch != arch:
         raise CheckpointError(f"{found.title} holds {found.arch}, not {arch}; load it with {found.arch}(weights=...)")
     return found

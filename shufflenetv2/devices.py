@@ -29,8 +29,14 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError, ImportError) as error:  # an unknown name, a missing driver, a missing backend
         reason = str(error).partition("\n")[0]
-        usable = "cpu, cuda" if torch.cuda.is_available() else "cpu (there is no CUDA device)"
-        raise DeviceError(f"the device {str(device)!r:.80} cannot be used: {reason:.200}; give {usable}") from error
+        if reason.startswith("Expected one of"):  # twenty kinds follow, most of them not on this machine
+            reason = "PyTorch knows no such device"
+        usable, accelerator = ["cpu"], torch.accelerator.current_accelerator()
+        if accelerator:
+            usable += [f"{accelerator.type}:{index}" for index in range(torch.accelerator.device_count())]
+        raise DeviceError(
+            f"the device {str(device)!r:.80} cannot be used: {reason:.200}; there are: {', '.join(usable)}"
+        ) from error
     return chosen
 
 

@@ -36,6 +36,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
+LABELS = ("고양이", "강아지")
+
+
+@pytest.fixture(scope="module")
+def korean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with labels that ASCII has no letters for."""
+    path = tmp_path_factory.mktemp("weights") / "고양이.pth"
+    model = ShuffleNetV2(SPECS["shufflenet_v2_x0_5"], num_classes=2)
+    preprocess = Preprocess(40, 32, "bilinear", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    write_checkpoint(path, model.state_dict(), Description("shufflenet_v2_x0_5", 3, LABELS, preprocess))
+    return path
+
+
 def command(stand_in: StandIn, home: Path, *arguments: object, **more: str) -> Any:
     environment = stand_in.environment(home, **more)
     return run_module("shufflenetv2", *arguments, cwd=stand_in.repository, env=environment, check=False)
@@ -184,7 +197,33 @@ def test_classify_a_folder_in_order_with_a_bad_file(stand_in: StandIn, home: Pat
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.slow
+def test_a_device_that_is_none_says_which_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["classify", str(CAT), "--weights", "cifar10", "--device", "gpu"]
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert cli.main(call) == 1
+    assert capsys.readouterr().err.endswith("; there are: cpu, cuda:0, cuda:1\n")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: None)
+    assert cli.main(call) == 1
+    assert capsys.readouterr().err.endswith("; there are: cpu\n")
+
+
+def test_a_runs_folder_means_its_best_model(
+    korean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copy(korean, tmp_path / "run/best.pth")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for run_folder in (tmp_path / "run", f"{tmp_path}/run/", "~/run"):
+        assert cli.main(["classify", str(CAT), "--weights", str(run_folder), "--json"]) == 0
+        predictions = json.loads(capsys.readouterr().out)["predictions"]
+        assert {each["label"] for each in predictions} == set(LABELS)
+    assert cli.main(["classify", str(CAT), "--weights", str(tmp_path)]) == 1
+    assert f"{tmp_path} cannot be read: is a directory, expected a regular file" in capsys.readouterr().err
+
+
 def test_classify_text(stand_in: StandIn, home: Path) -> None:
     result = command(stand_in, home, "classify", CAT, COFFEE)
     assert result.returncode == 0, result.stderr
@@ -254,19 +293,6 @@ def test_weights_actions(
     status, _, err = act("fetch", "nonsense")
     assert status == 1
     assert "there are no weights 'nonsense'" in err
-
-
-LABELS = ("고양이", "강아지")
-
-
-@pytest.fixture(scope="module")
-def korean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with labels that ASCII has no letters for."""
-    path = tmp_path_factory.mktemp("weights") / "고양이.pth"
-    model = ShuffleNetV2(SPECS["shufflenet_v2_x0_5"], num_classes=2)
-    preprocess = Preprocess(40, 32, "bilinear", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    write_checkpoint(path, model.state_dict(), Description("shufflenet_v2_x0_5", 3, LABELS, preprocess))
-    return path
 
 
 def shell(line: str, *arguments: object, **environment: str) -> Any:
