@@ -9,10 +9,11 @@ import importlib
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from . import __version__
 from .commands.options import guess
@@ -31,8 +32,14 @@ COMMANDS = {
 }
 
 
+_NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory")  # how torch says it
+
+
 class Parser(argparse.ArgumentParser):
     """Below another parser too, it refuses what it does not know itself: with its own usage, and the nearest name."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_escaped(message))
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         namespace, unknown = super().parse_known_args(*args, **kwargs)
@@ -67,7 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 0
     except (ShuffleNetError, ValueError, ImportError, OSError) as error:
-        print(f"shufflenetv2: error: {error}", file=sys.stderr)
+        print(f"shufflenetv2: error: {_escaped(str(error))}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise  # a fault of ours, whose traceback helps to mend it
+        print("shufflenetv2: error: out of memory; give smaller batches or a smaller size", file=sys.stderr)
         return 1
 
 
@@ -87,6 +99,11 @@ def _run(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     status: int = module.run(arguments)
     return status
+
+
+def _escaped(text: str) -> str:
+    """``text`` without what would act on a terminal: paths may hold it."""
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
 def _prepare_output() -> None:

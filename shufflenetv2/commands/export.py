@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..description import to_json
+from ..description import MAX_SIDE, to_json
 from ..errors import ExportError
 from ..files import whole_file
 from ..network.formats.table import FORMATS, METADATA, SMALLEST_SIZE, Format, Shape
@@ -44,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def size(text: str) -> int:
-    return bounded(int, text, SMALLEST_SIZE, math.inf, f"a whole number of at least {SMALLEST_SIZE}")
+    return bounded(int, text, SMALLEST_SIZE, MAX_SIDE, f"a whole number from {SMALLEST_SIZE} to {MAX_SIDE}")
 
 
 def run(arguments: argparse.Namespace) -> int:

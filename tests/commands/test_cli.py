@@ -154,6 +154,7 @@ def test_errors_are_one_line(
         ("evaluate photos --workers", "0", "a whole number from 1 to 1000000"),
         ("benchmark --threads", "0", "a whole number from 1 to 1024"),
         ("benchmark --batch", "100000", "a whole number from 1 to 4096"),
+        ("export --format onnx --size", "200000", "a whole number from 33 to 2048"),
         ("demo --port", "70000", "a whole number from 1 to 65535"),
     ],
 )
@@ -162,6 +163,16 @@ def test_numbers_out_of_range(argument: str, wrong: str, wanted: str, capsys: py
     with pytest.raises(SystemExit, match="2"):
         cli.main([*(command or ["train", "photos", "--output", "run"]), option, wrong])
     assert f"argument {option}: must be {wanted}, got {wrong.removeprefix('64:')!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["SHUFFLENETV2_MAX_PIXELS", "SHUFFLENETV2_MAX_BYTES"])
+def test_the_demo_tells_a_wrong_setting_at_its_start(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, "lots")
+    monkeypatch.setattr("shufflenetv2.builder.resolve", lambda *_: pytest.fail("weights are loaded"))
+    assert cli.main(["demo", "--weights", "cifar10"]) == 1
+    assert f"{variable} must be a number above 0, got 'lots'" in capsys.readouterr().err
 
 
 def test_a_taken_port_is_told_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
@@ -322,6 +333,32 @@ def test_a_reader_who_goes_has_seen_enough(arguments: list[str], unbuffered: str
     line = '"$@" | true; echo ${PIPESTATUS[0]}'
     result = shell(line, *arguments, PYTHONUNBUFFERED=unbuffered)
     assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+def test_nothing_in_a_message_acts_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["classify", str(CAT), "--weights", f"{tmp_path}/\033[31m\udcff.pth"]) == 1
+    assert f"{tmp_path}/\\x1b[31m\\udcff.pth cannot be read" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["weights", "list", "--\033[31m"])
+    assert "unrecognized arguments: --\\x1b[31m\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), ZeroDivisionError()]
+)
+def test_too_little_memory_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(weights, "run", fail)
+    if isinstance(error, ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError):
+            cli.main(["weights", "list"])
+    else:
+        assert cli.main(["weights", "list"]) == 1
+        assert capsys.readouterr().err.startswith("shufflenetv2: error: out of memory; ")
 
 
 def test_closed_and_full_streams() -> None:
