@@ -97,8 +97,8 @@ def size(text: str) -> int:
 
 def sized(text: str) -> tuple[int, float]:
     """``SIZE`` or ``SIZE:SHARE``."""
-    pixels, _, share = text.partition(":")
-    return size(pixels), part(share or "1")
+    pixels, colon, share = text.partition(":")
+    return size(pixels), part(share) if colon else 1.0
 
 
 def fraction(text: str) -> float:

@@ -145,6 +145,7 @@ def test_errors_are_one_line(
         ("--batch-size", "0", "a whole number from 1 to 1000000"),
         ("--lr", "nan", "above 0"),
         ("--sizes", "64:2", "above 0 and at most 1"),
+        ("--sizes", "64:", "above 0 and at most 1"),
         ("--sizes", "31", "a whole number of pixels from 32 to 2048"),
         ("--warmup", "1", "at least 0 and below 1"),
         ("--weight-decay", "-1", "at least 0"),
