@@ -77,6 +77,14 @@ def draw(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def mutate(arguments: argparse.Namespace) -> int:
+    from .mutate import AREAS, mutate
+
+    for area in [arguments.area] if arguments.area else AREAS:
+        mutate(area, arguments.seed, arguments.count, arguments.again, arguments.budget)
+    return 0
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -108,6 +116,12 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--by", required=True, help="the date and the machine")
     command = add(draw, "draw the pictures in docs/cifar10/, of the logs there and the test photos")
     command.add_argument("test", type=Path, help="the folder of CIFAR-10's test photos")
+    command = add(mutate, "change the package in one place at a time, and see whether the area's tests notice")
+    command.add_argument("area", nargs="?", help="one of those in tools/mutate.py (default: each)")
+    command.add_argument("--seed", type=int, default=0, help="chooses the mutants")
+    command.add_argument("--count", type=int, default=60, help="of mutants in each area")
+    command.add_argument("--again", action="store_true", help="try those that survived an earlier run, too")
+    command.add_argument("--budget", type=float, default=12, help="seconds of tests for each mutant")
     return parser
 
 

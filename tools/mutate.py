@@ -1,0 +1,243 @@
+"""Mutation testing: change the package in one place, and see whether the tests of its area notice.
+
+mutmut and cosmic-ray choose no sample by a seed and start a process per mutant; this imports torch once, forks for each
+mutant, and runs the tests that execute the mutated line, the quickest first, in a copy of the work tree.
+"""
+
+import ast
+import collections
+import copy
+import hashlib
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot  # noqa: F401  # once, for all forks
+import pytest
+import torchvision  # noqa: F401
+
+from shufflenetv2.package import CHECKOUT, PACKAGE
+
+AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must notice
+    "weights": ("weights description.py files.py", "weights test_files.py test_entrypoints.py"),
+    "builder": ("builder.py entrypoints.py package.py", "test_builder.py test_entrypoints.py test_hub.py weights"),
+    "training": ("training commands/train.py devices.py", "training"),
+    "network": ("network commands/export.py", "network commands/test_export.py"),
+    "photos": ("photos", "photos commands/test_classify.py commands/test_evaluate.py test_entrypoints.py"),
+    "inference": (
+        "inference.py commands/classify.py commands/evaluate.py commands/options.py",
+        "test_entrypoints.py test_builder.py commands/test_classify.py commands/test_evaluate.py commands/test_cli.py",
+    ),
+}
+RESULTS, DOCUMENT = CHECKOUT / "build" / "mutants.jsonl", CHECKOUT / "docs" / "mutants.md"
+SLOWEST = 5.0  # seconds of a test, beyond which it is left out
+_PAIRS = "Lt LtE, Gt GtE, Eq NotEq, In NotIn, Is IsNot, And Or, Add Sub, Mult Div, BitOr BitAnd, FloorDiv Mod"
+_OTHER = {a: b for pair in _PAIRS.split(", ") for a, b in itertools.permutations(getattr(ast, x) for x in pair.split())}
+
+
+class Mutant(NamedTuple):
+    key: str  # tells it from all others, wherever its line moves
+    file: str  # below shufflenetv2/
+    line: int
+    new: str
+    begin: int  # of what it replaces, in the file's bytes
+    end: int
+
+
+def changes(node: Any) -> Iterator[Any]:
+    """What may stand in ``node``'s place."""
+
+    def changed(**fields: object) -> Any:
+        other = copy.copy(node)
+        vars(other).update(fields)
+        return other
+
+    match node:
+        case ast.Compare(ops=ops):
+            yield from (changed(ops=[*ops[:at], _OTHER[type(op)](), *ops[at + 1 :]]) for at, op in enumerate(ops))
+        case ast.BoolOp(op=op, values=values):
+            yield changed(op=_OTHER[type(op)]())
+            yield from (changed(values=[*one]) for one in itertools.combinations(values, len(values) - 1))
+        case ast.Constant(value=bool() as value):
+            yield changed(value=not value)
+        case ast.Constant(value=int() | float() as value):
+            yield changed(value=value + 1 if isinstance(value, int) else value * 2 or 1.0)
+        case ast.UnaryOp(op=ast.Not()):
+            yield node.operand
+        case ast.BinOp(op=op) | ast.AugAssign(op=op) if type(op) in _OTHER:
+            yield changed(op=_OTHER[type(op)]())
+        case ast.If() | ast.While() | ast.IfExp():
+            yield changed(test=ast.UnaryOp(ast.Not(), node.test))
+        case ast.Return(value=ast.AST() as value) if ast.unparse(value) != "None":
+            yield changed(value=ast.Constant(None))
+        case ast.Raise() | ast.Expr(value=ast.Call()):
+            yield ast.Pass()
+
+
+def points(node: ast.AST) -> Iterator[Any]:
+    """The nodes that may change: no annotations, and nothing in f-strings, whose places Python 3.11 does not know."""
+    yield node
+    fields = [value for name, value in ast.iter_fields(node) if name not in ("annotation", "returns")]
+    for each in itertools.chain.from_iterable(value if isinstance(value, list) else [value] for value in fields):
+        if isinstance(each, ast.AST) and not isinstance(each, ast.JoinedStr):
+            yield from points(each)
+
+
+def mutants(area: str) -> Iterator[Mutant]:
+    times: dict[str, int] = collections.Counter()
+    roots = [PACKAGE / each for each in AREAS[area][0].split()]
+    for path in sorted(each for root in roots for each in (root.rglob("*.py") if root.is_dir() else [root])):
+        data, file = path.read_bytes(), path.relative_to(PACKAGE).as_posix()
+        starts = [0, *itertools.accumulate(len(line) for line in data.splitlines(keepends=True))]
+        for node in points(ast.parse(data)):
+            for other in changes(node):
+                place, made = (each.test if isinstance(each, ast.If | ast.While) else each for each in (node, other))
+                begin = starts[place.lineno - 1] + place.col_offset
+                end = starts[place.end_lineno - 1] + place.end_col_offset  # type: ignore[operator]
+                new = ast.unparse(made) if isinstance(place, ast.stmt) else f"({ast.unparse(made)})"
+                key = f"{file}: {' '.join(data[begin:end].decode().split())} -> {new}"
+                times[key] += 1
+                yield Mutant(key + f" #{times[key]}" * (times[key] > 1), file, place.lineno, new, begin, end)
+
+
+class Plugin:
+    """pytest runs ``chosen`` in that order; if it is ``None``, all, noting the lines that each test executes."""
+
+    def __init__(self, package: str, chosen: list[str] | None) -> None:
+        self.package, self.chosen = package, chosen
+        self.tests: dict[str, tuple[float, list[str]]] = {}  # seconds, and lines as in "package.py:20"
+        self.lines: set[str] = set()
+
+    def trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        if not frame.f_code.co_filename.startswith(self.package):
+            return None
+        self.lines.add(f"{frame.f_code.co_filename[len(self.package) :]}:{frame.f_lineno}")
+        return self.trace
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        named = {each.nodeid: each for each in items}
+        items[:] = items if self.chosen is None else [named[each] for each in self.chosen if each in named]
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        seconds, lines = self.tests.get(report.nodeid, (0.0, []))
+        self.tests[report.nodeid] = (seconds + (report.duration if report.passed else 1e9), [*lines, *self.lines])
+        self.lines.clear()
+
+
+def run_tests(root: Path, paths: list[str], chosen: list[str] | None, seconds: float) -> int:
+    """pytest's exit status in a fork of this process; 124 after ``seconds``."""
+    if not (child := os.fork()):
+        try:
+            os.setsid()
+            os.chdir(root)
+            log = os.open("pytest.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            for name in [each for each in sys.modules if each.partition(".")[0] in ("shufflenetv2", "tools")]:
+                del sys.modules[name]
+            sys.path[:] = [each for each in sys.path if not Path(each).absolute().is_relative_to(CHECKOUT)]
+            sys.dont_write_bytecode = True
+            plugin = Plugin(f"{root / 'shufflenetv2'}/", chosen)
+            if chosen is None:
+                threading.settrace(plugin.trace)
+                sys.settrace(plugin.trace)
+            options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", *(["-x"] if chosen else [])]
+            status = int(pytest.main([*options, *paths], plugins=[plugin]))
+            sys.settrace(None)
+            (root / "tests.json").write_text(json.dumps(plugin.tests))
+            os._exit(status)
+        finally:
+            os._exit(70)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return 124
+
+
+def chosen_tests(tests: dict[str, tuple[float, list[str]]], mutant: Mutant, budget: float) -> list[str]:
+    """The quickest of those that execute the line, else of those that execute any of the file, within the budget."""
+    quick = {name: lines for name, (seconds, lines) in tests.items() if seconds <= SLOWEST}
+    names = [name for name, lines in quick.items() if f"{mutant.file}:{mutant.line}" in lines]
+    names = names or [name for name, lines in quick.items() if f"{mutant.file}:" in "\n".join(lines)]
+    names.sort(key=lambda name: tests[name][0])
+    spent = itertools.accumulate(tests[name][0] for name in names)
+    return [name for name, seconds in zip(names, spent, strict=True) if seconds <= max(budget, tests[names[0]][0])]
+
+
+def tests_of(area: str, root: Path) -> dict[str, tuple[float, list[str]]]:
+    """The area's tests; they are run once for each state of the code."""
+    code = b"".join(path.read_bytes() for path in sorted(root.rglob("*.py")))
+    kept = RESULTS.with_name(f"tests-{area}-{hashlib.sha256(code).hexdigest()[:16]}.json")
+    if not kept.exists():
+        print(f"{area}: which test executes what ...", file=sys.stderr)
+        run_tests(root, [f"tests/{each}" for each in AREAS[area][1].split()], None, 1800)
+        shutil.copy(root / "tests.json", kept)
+    tests: dict[str, tuple[float, list[str]]] = json.loads(kept.read_text())
+    return tests
+
+
+def results() -> dict[str, dict[str, Any]]:
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    return {each["key"]: each for each in map(json.loads, lines)}
+
+
+def mutate(area: str, seed: int, count: int, again: bool, budget: float) -> None:
+    """Try ``count`` mutants of an area, each once; ``again``: those that survived earlier, too."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    known, found = results(), list(mutants(area))
+    sample = random.Random(f"{seed} {area}").sample(found, min(count, len(found)))
+    with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
+        root = Path(folder, "copy")
+        listed = subprocess.run(["git", "ls-files", "-zco", "--exclude-standard"], cwd=CHECKOUT, stdout=subprocess.PIPE)
+        for name in filter(None, listed.stdout.decode().split("\0")):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, root / name)
+        tests = tests_of(area, root)
+        for mutant in sample:
+            if mutant.key in known and (known[mutant.key]["killed"] or not again):
+                continue
+            path, chosen, start = root / "shufflenetv2" / mutant.file, chosen_tests(tests, mutant, budget), time.time()
+            data = path.read_bytes()
+            path.write_bytes(data[: mutant.begin] + mutant.new.encode() + data[mutant.end :])
+            files = sorted({each.partition("::")[0] for each in chosen})
+            killed = bool(chosen) and run_tests(root, files, chosen, 20 + 4 * budget) != 0
+            path.write_bytes(data)
+            line = {"area": area, "seed": seed, "date": str(date.today()), "killed": killed, "line": mutant.line}
+            with RESULTS.open("a") as file:
+                print(json.dumps({**line, "key": mutant.key}), file=file)
+            said = f"{'killed  ' if killed else 'SURVIVED'} {time.time() - start:4.1f} s, {len(chosen):3} tests, line"
+            print(f"{said} {mutant.line} of", mutant.key.replace(" -> ", "\n    -> "), flush=True)
+
+
+def document() -> str:
+    """docs/mutants.md after the last run; the reasons behind survivors are those that it gives already."""
+    old = DOCUMENT.read_text() if DOCUMENT.exists() else ""
+    reasons = dict(re.findall(r"^- `+ ?(.+?) ?`+: (.*)$", old, re.MULTILINE))
+    text = re.split(r"^\|", old, maxsplit=1, flags=re.MULTILINE)[0]
+    text += "| area | seed | date | mutants | killed | |\n|---|---|---|---|---|---|\n"
+    for area in AREAS:
+        ours = [each for each in results().values() if each["area"] == area]
+        killed, last = sum(each["killed"] for each in ours), ours[-1:] or [{"seed": "", "date": ""}]
+        share = f"{100 * killed / max(1, len(ours)):.0f} %"
+        text += f"| {area} | {last[0]['seed']} | {last[0]['date']} | {len(ours)} | {killed} | {share} |\n"
+    alive = sorted(each["key"] for each in results().values() if not each["killed"])
+    return text + "\nAlive:\n\n" + "".join(f"- `` {key} ``: {reasons.get(key, 'to be looked at')}\n" for key in alive)
