@@ -20,30 +20,42 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot  # noqa: F401  # once, for all forks
+import hypothesis  # noqa: F401  # what tests import, once for all forks
+import matplotlib.pyplot  # noqa: F401
 import pytest
+import requests  # noqa: F401
 import torchvision  # noqa: F401
+import trustme  # noqa: F401
 
 from shufflenetv2.package import CHECKOUT, PACKAGE
 
 AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must notice
-    "weights": ("weights description.py files.py", "weights test_files.py test_entrypoints.py"),
-    "builder": ("builder.py entrypoints.py package.py", "test_builder.py test_entrypoints.py test_hub.py weights"),
-    "training": ("training commands/train.py devices.py", "training"),
-    "network": ("network commands/export.py", "network commands/test_export.py"),
-    "photos": ("photos", "photos commands/test_classify.py commands/test_evaluate.py test_entrypoints.py"),
+    "weights": ("weights description.py files.py", "weights test_files.py test_entrypoints.py test_details.py"),
+    "builder": (
+        "builder.py entrypoints.py package.py",
+        "test_builder.py test_entrypoints.py test_hub.py test_details.py weights",
+    ),
+    "training": ("training commands/train.py devices.py", "training test_details.py"),
+    "network": ("network commands/export.py", "network commands/test_export.py test_details.py"),
+    "photos": (
+        "photos",
+        "photos commands/test_classify.py commands/test_evaluate.py test_entrypoints.py test_details.py",
+    ),
     "inference": (
         "inference.py commands/classify.py commands/evaluate.py commands/options.py",
-        "test_entrypoints.py test_builder.py commands/test_classify.py commands/test_evaluate.py commands/test_cli.py",
+        "test_entrypoints.py test_builder.py test_details.py commands/test_classify.py commands/test_evaluate.py "
+        "commands/test_cli.py",
     ),
 }
 RESULTS, DOCUMENT = CHECKOUT / "build" / "mutants.jsonl", CHECKOUT / "docs" / "mutants.md"
+BROKEN = 70  # exit status of a fork in which pytest itself failed
 SLOWEST = 5.0  # seconds of a test, beyond which it is left out
 _PAIRS = "Lt LtE, Gt GtE, Eq NotEq, In NotIn, Is IsNot, And Or, Add Sub, Mult Div, BitOr BitAnd, FloorDiv Mod"
 _OTHER = {a: b for pair in _PAIRS.split(", ") for a, b in itertools.permutations(getattr(ast, x) for x in pair.split())}
@@ -155,17 +167,20 @@ def run_tests(root: Path, paths: list[str], chosen: list[str] | None, seconds: f
             if chosen is None:
                 threading.settrace(plugin.trace)
                 sys.settrace(plugin.trace)
-            options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", *(["-x"] if chosen else [])]
+            options = ["-q", "-p", "no:cacheprovider", "--assert=plain", "-m", "not slow", *(["-x"] if chosen else [])]
             status = int(pytest.main([*options, *paths], plugins=[plugin]))
             sys.settrace(None)
             (root / "tests.json").write_text(json.dumps(plugin.tests))
             os._exit(status)
-        finally:
-            os._exit(70)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(BROKEN)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
+            if os.waitstatus_to_exitcode(status) == BROKEN:
+                raise RuntimeError(f"pytest could not be run: {(root / 'pytest.log').read_text()[-2000:]}")
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
     os.killpg(child, signal.SIGKILL)
@@ -185,7 +200,9 @@ def chosen_tests(tests: dict[str, tuple[float, list[str]]], mutant: Mutant, budg
 
 def tests_of(area: str, root: Path) -> dict[str, tuple[float, list[str]]]:
     """The area's tests; they are run once for each state of the code."""
-    code = b"".join(path.read_bytes() for path in sorted(root.rglob("*.py")))
+    code = b"".join(
+        path.read_bytes() for part in ("shufflenetv2", "tests") for path in sorted((root / part).rglob("*.py"))
+    )
     kept = RESULTS.with_name(f"tests-{area}-{hashlib.sha256(code).hexdigest()[:16]}.json")
     if not kept.exists():
         print(f"{area}: which test executes what ...", file=sys.stderr)
