@@ -1,28 +1,42 @@
 """Details of one line each, found by mutation testing: every test here fails if its line is changed."""
 
+import argparse
 import importlib.util
+import io
+import itertools
 import pickle
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
+from support.colours import load, make_colours, train
 from torch import Tensor, nn
 
-from shufflenetv2 import inference
+from shufflenetv2 import devices, inference
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
 from shufflenetv2.commands import evaluate, export
+from shufflenetv2.commands.train import contents, read_data
+from shufflenetv2.description import STANDARD, Preprocess
 from shufflenetv2.devices import Group
-from shufflenetv2.errors import ExportError
+from shufflenetv2.errors import CheckpointError, ExportError, TrainingError
 from shufflenetv2.network.formats.table import Shape
+from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.photos.folders import LabelledPhotos, find_photos
 from shufflenetv2.training.augment import Augmentation, TrainingPhotos, epoch_batches
-from shufflenetv2.weights import download
+from shufflenetv2.training.run import KINDS, RUN_FORMAT, RunFolder, curves, read_state
+from shufflenetv2.training.trainer import Recipe, Trainer, size_at
+from shufflenetv2.weights import checkpoint, download, manifest
+from shufflenetv2.weights.checkpoint import Checkpoint
+from shufflenetv2.weights.manifest import default_entry
 from shufflenetv2.weights.transport import Reply
 
 CIFAR = "shufflenet_v2_x0_5/cifar10_v1"
@@ -143,3 +157,235 @@ def test_a_failed_import_leaves_nothing_behind(tmp_path: Path) -> None:
         with pytest.raises(ImportError, match="torch is too old"):
             spec.loader.exec_module(importlib.util.module_from_spec(spec))
     assert set(sys.modules) == before
+
+
+class TestWeights:
+    @pytest.mark.parametrize("tensor", [torch.ones(8, 8), torch.tensor(1.0), "text", None])
+    def test_what_is_no_convolution(self, tensor: Any) -> None:
+        held = Checkpoint({"conv1.0.weight": tensor, "conv5.0.weight": tensor}, None, "mine.pth")
+        for ask in (lambda: held.in_channels, lambda: held.widths):
+            with pytest.raises(CheckpointError, match="has no convolution under"):
+                ask()
+
+    @pytest.mark.parametrize(("tensor", "classes"), [(torch.ones(7, 3), 7), (torch.ones(7), 0), ("text", 0), (None, 0)])
+    def test_classes_are_the_rows_of_the_classifier(self, tensor: Any, classes: int) -> None:
+        assert Checkpoint({"fc.weight": tensor}, None, "mine.pth").num_classes == classes
+
+    def test_each_width_has_its_own_default(self) -> None:
+        assert [str(default_entry(arch)) for arch in SPECS] == [f"{arch}/imagenet1k_v1" for arch in SPECS]
+        assert default_entry("resnet18") is None
+
+    def test_photos_are_prepared_as_for_imagenet(self) -> None:
+        assert Preprocess(256, 224, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) == STANDARD
+
+    def test_the_bar_shows_the_bytes_so_far(
+        self, make_entry: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bars = []
+
+        class Bar(nullcontext[Any]):
+            n = 0
+
+            def update(self, more: int) -> None:
+                self.n += more
+                shown.append(self.n)
+
+            def __enter__(self) -> Any:
+                return self
+
+        shown: list[int] = []
+        monkeypatch.setattr(download, "progress_bar", lambda *arguments, **options: bars.append(Bar()) or bars[-1])
+        for wanted in (False, True):
+            with download._progress_bar(make_entry(b"x" * 25), wanted) as on_bytes:
+                for received in (0, 10, 10, 25):
+                    on_bytes(received)
+        assert shown == [10, 10, 25]
+        assert len(bars) == 1
+
+    def test_pauses_double_and_vary_by_half(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        failure = download._AttemptError("cause", retry=True)
+        for pick, seconds in ((min, [0.25, 0.5, None]), (max, [0.75, 1.5, None])):
+            monkeypatch.setattr(download, "_RANDOM", SimpleNamespace(uniform=pick))
+            assert [download._pause(failure, number) for number in (1, 2, 3)] == seconds
+
+    @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+    def test_a_nested_tensor_is_refused(self) -> None:
+        nested = torch.nested.nested_tensor([torch.ones(1), torch.ones(2)])
+        with pytest.raises(CheckpointError, match="'key' must be a dense tensor with data, got a nested tensor"):
+            checkpoint._check_kind("key", nested, torch.ones(2), "mine.pth")
+
+    @pytest.mark.parametrize(("url", "good"), [("https://x.example/a", True), ("https://x.example/a b", False)])
+    def test_an_address_has_no_space(self, url: str, good: bool) -> None:
+        assert manifest._is_https(url) is good
+
+
+class TestProcesses:
+    @pytest.mark.parametrize("size", [1, 2])
+    def test_they_speak_only_if_there_are_several(self, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        said: list[str] = []
+        for name in ("all_reduce", "broadcast", "barrier"):
+            monkeypatch.setattr(devices.dist, name, lambda *arguments, name=name: said.append(name))
+        group = Group(0, size, torch.device("cpu"))
+        assert torch.equal(group.add(torch.ones(2)), torch.ones(2))
+        group.copy_from_leader(torch.ones(2))
+        group.wait()
+        assert said == (["all_reduce", "broadcast", "barrier"] if size == 2 else [])
+        assert [Group(rank, 2, torch.device("cpu")).leads for rank in (0, 1)] == [True, False]
+
+    @pytest.mark.parametrize(("failures", "kind"), [(1, ValueError), (2, SystemExit), (None, SystemExit)])
+    def test_the_first_to_fail_tells(
+        self, failures: int | None, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def add(key: str, amount: int) -> int:
+            if failures is None:
+                raise RuntimeError("the store is gone")
+            return failures
+
+        ended: list[bool] = []
+        monkeypatch.setattr(devices.time, "sleep", lambda seconds: None)
+        for name, function in {
+            "is_torchelastic_launched": lambda: True,
+            "rendezvous": lambda url: iter([(SimpleNamespace(add=add), 1, 2)]),
+            "init_process_group": lambda *arguments, **options: None,
+            "destroy_process_group": lambda: ended.append(True),
+        }.items():
+            monkeypatch.setattr(devices.dist, name, function)
+        with pytest.raises(kind) as caught, devices.join("cpu") as group:  # noqa: PT012
+            assert (group.rank, group.size) == (1, 2)
+            raise ValueError("a photo is bad")
+        assert ended == [True]
+        assert str(caught.value) == ("a photo is bad" if kind is ValueError else "1")
+
+
+class TestTraining:
+    @pytest.fixture
+    def photos(self, tmp_path: Path) -> LabelledPhotos:
+        """Twice the same picture, once more in another size."""
+        for index, size in enumerate([(32, 32), (32, 32), (40, 30)]):
+            Image.effect_noise(size, 90).convert("RGB").save(tmp_path / f"{index}.png")
+        shutil.copy(tmp_path / "0.png", tmp_path / "1.png")
+        return LabelledPhotos(tuple(tmp_path / f"{index}.png" for index in range(3)), (1, 1, 0), ("a", "b"))
+
+    def test_photos_of_the_right_size_are_only_decoded(self, photos: LabelledPhotos) -> None:
+        for augmentation, size in (
+            (Augmentation(photo_size=32), (32, 32)),
+            (Augmentation(photo_size=32, trivial_augment=True), None),
+            (Augmentation(photo_size=32, random_erasing=0.1), None),
+            (Augmentation(), None),
+        ):
+            assert TrainingPhotos(photos, augmentation, 64).ready_size == size
+        loaded = TrainingPhotos(photos, Augmentation(photo_size=32), 64)
+        assert [loaded[index][1] for index in range(3)] == [1, 1, 0]
+        images = [loaded[index][0] for index in range(3)]
+        assert [each.shape for each in images] == [(3, 32, 32)] * 3
+        with Image.open(photos.paths[0]) as image:
+            assert bytes(images[0].permute(1, 2, 0).flatten().tolist()) == image.tobytes()
+
+    def test_each_step_has_its_own_gradient(self, photos: LabelledPhotos, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of equal photos and weights, it is the same in every step."""
+        photos = photos.take([0, 1, 0, 1])
+        recipe = Recipe(
+            ((32, 1.0),), epochs=1, batch_size=2, lr=0.0, workers=0, augmentation=Augmentation(32, flip=False)
+        )
+        torch.manual_seed(0)
+        model = ShuffleNetV2(SPECS["shufflenet_v2_x0_5"], 2)
+        trainer = Trainer(model, photos, STANDARD, recipe, Group(0, 1, torch.device("cpu")))
+        monkeypatch.setattr("shufflenetv2.training.augment.shift", lambda images, most: images)
+        monkeypatch.setattr(
+            "shufflenetv2.training.augment.BatchTransform.__call__",
+            lambda self, images, labels, size: (images.float() / 255, labels),
+        )
+        gradients: list[Tensor] = []
+        assert model.fc.bias.grad is None
+        monkeypatch.setattr(trainer.optimizer, "step", lambda: gradients.append(model.fc.bias.grad.clone()))
+        ticks = itertools.count()
+        monkeypatch.setattr("shufflenetv2.training.trainer.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+        result = trainer.run_epoch(SimpleNamespace(set_postfix=lambda **shown: None, update=lambda: None))
+        # From 0 to 5, and from 1 to 2 and 3 to 4 it waited for photos.
+        assert (result.epoch, trainer.epoch, result.size, result.seconds, result.waiting) == (1, 1, 32, 5, 2 / 5)
+        assert len(gradients) == 2
+        assert float(gradients[0].abs().min()) > 0.1
+        torch.testing.assert_close(gradients[1], gradients[0])
+
+    def test_weights_are_told_from_others_by_all_they_hold(self) -> None:
+        held = {"a": torch.ones(2, 3), "b": torch.zeros(3)}
+        others = [
+            {**held, "a": torch.tensor([[1.0, 1, 1], [1, 1, 2]])}, {**held, "a": torch.ones(3, 2)},
+            {**held, "a": torch.ones(2, 3).view(torch.int32)}, {"a": held["a"], "c": held["b"]},
+        ]  # fmt: skip
+        words = [contents(Checkpoint(each, None, "x")) for each in (held, *others)]
+        assert len(set(words)) == 5
+        assert contents(Checkpoint(dict(reversed(held.items())), None, "elsewhere")) == words[0]
+
+    def test_what_is_validated_on(self, photos: LabelledPhotos, tmp_path: Path) -> None:
+        for split in ("mine", "data/train", "data/val", "data/test"):
+            for name in ("a", "b"):
+                (tmp_path / split / name).mkdir(parents=True)
+                for index in range(4 if split == "data/train" else 1):
+                    shutil.copy(photos.paths[0], tmp_path / split / name / f"{index}.png")
+        data = str(tmp_path / "data")
+
+        def validated(**options: Any) -> list[str]:
+            arguments = argparse.Namespace(**{"data": data, "val": None, "held_out": 0.25, "seed": 0, **options})
+            train, val = read_data(arguments)
+            assert len(train) == (6 if data + "/train" == options.get("data") and options.get("held_out") != 0 else 8)
+            return [path.relative_to(tmp_path).parts[-3] for path in val.paths] if val else []
+
+        assert validated() == ["val", "val"]
+        assert validated(val=str(tmp_path / "mine")) == ["mine", "mine"]
+        assert validated(data=data + "/train") == ["train", "train"]
+        assert validated(data=data + "/train", held_out=0) == []
+
+    @pytest.mark.parametrize("count", [5, 7])
+    def test_the_first_five_changes_are_told(self, count: int, tmp_path: Path) -> None:
+        folder = object.__new__(RunFolder)
+        folder.path, folder.settings = tmp_path, {f"option {index}": 2 for index in range(count)}
+        with pytest.raises(TrainingError) as caught:
+            folder._restore({"settings": {f"option {index}": 1 for index in range(count)}})
+        assert str(caught.value).count(" was 1 and is 2") == 5
+        assert ("; and 2 more. " if count == 7 else "option 4 was 1 and is 2. ") in str(caught.value)
+
+    def test_the_last_size_lasts(self) -> None:
+        assert size_at(1.0, ((64, 0.5), (96, 0.5))) == 96
+
+    def test_batches_of_one(self) -> None:
+        for batch_size, frozen, pixels in ((1, True, 32), (1, False, 33), (2, False, 32)):
+            assert Recipe(((pixels, 1.0),), batch_size=batch_size, freeze_backbone=frozen).batch_size == batch_size
+        with pytest.raises(TrainingError, match="--batch-size 1 with --sizes 32 leaves BatchNorm one value"):
+            Recipe(((64, 0.5), (32, 0.5)), batch_size=1)
+
+    @pytest.mark.parametrize("frozen", [True, False])
+    def test_what_is_trained(self, frozen: bool, photos: LabelledPhotos) -> None:
+        model = ShuffleNetV2(SPECS["shufflenet_v2_x0_5"], 2)
+        Trainer(model, photos, STANDARD, Recipe(((64, 1.0),), freeze_backbone=frozen), Group(0, 1, torch.device("cpu")))
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        assert trained == ({"fc.weight", "fc.bias"} if frozen else set(dict(model.named_parameters())))
+
+    def test_everything_is_drawn(self) -> None:
+        history = [{"epoch": 1, "loss": 2.0, "accuracy": 0.3, "val_accuracy": 0.2}]
+        history.append({"epoch": 2, "loss": 1.0, "accuracy": 0.7, "val_accuracy": 0.5})
+        drawn = {curves(history), curves([{**row, "val_accuracy": 0.4} for row in history])}
+        drawn |= {curves([history[0], {**history[1], key: 0.9}]) for key in history[1]}
+        assert len(drawn) == 6
+        with Image.open(io.BytesIO(curves(history))) as image:
+            assert image.size == (900, 350)
+
+    def test_a_state_before_its_first_epoch(self, tmp_path: Path) -> None:
+        state = {"format": RUN_FORMAT, "schema_version": 1, **{key: kind() for key, kind in KINDS.items()}}
+        torch.save(state, tmp_path / "last.pth")
+        with pytest.raises(CheckpointError, match="its history is not that of its epochs"):
+            read_state(tmp_path / "last.pth")
+
+    def test_what_follows_from_the_state_is_written_again(self, tmp_path: Path) -> None:
+        data, run = make_colours(tmp_path / "data", 4), tmp_path / "run"
+        assert train(data, run, "--epochs", "1") == 0
+        before = {path.name: path.read_bytes() for path in run.iterdir()}
+        for name in ("best.pth", "log.csv", "curves.png"):
+            (run / name).unlink()
+        (run / f".last.pth.{'0' * 32}.shufflenetv2-partial").touch()
+        (run / "notes.txt").touch()
+        assert train(data, run, "--epochs", "1", "--resume") == 0
+        after = {path.name: path.read_bytes() for path in run.iterdir()}
+        assert after.keys() == {*before, "notes.txt"}
+        assert {name: after[name] for name in ("last.pth", "log.csv", "curves.png")}.items() <= before.items()
+        assert load(run / "best.pth")["categories"] == ["blue", "green", "red"]

@@ -8,6 +8,7 @@ import ast
 import collections
 import copy
 import hashlib
+import inspect
 import itertools
 import json
 import os
@@ -56,7 +57,6 @@ AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must
 }
 RESULTS, DOCUMENT = CHECKOUT / "build" / "mutants.jsonl", CHECKOUT / "docs" / "mutants.md"
 BROKEN = 70  # exit status of a fork in which pytest itself failed
-SLOWEST = 5.0  # seconds of a test, beyond which it is left out
 _PAIRS = "Lt LtE, Gt GtE, Eq NotEq, In NotIn, Is IsNot, And Or, Add Sub, Mult Div, BitOr BitAnd, FloorDiv Mod"
 _OTHER = {a: b for pair in _PAIRS.split(", ") for a, b in itertools.permutations(getattr(ast, x) for x in pair.split())}
 
@@ -137,7 +137,8 @@ class Plugin:
     def trace(self, frame: FrameType, event: str, argument: object) -> Any:
         if not frame.f_code.co_filename.startswith(self.package):
             return None
-        self.lines.add(f"{frame.f_code.co_filename[len(self.package) :]}:{frame.f_lineno}")
+        if frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # in a function: what an import executes, all tests execute
+            self.lines.add(f"{frame.f_code.co_filename[len(self.package) :]}:{frame.f_lineno}")
         return self.trace
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
@@ -190,12 +191,12 @@ def run_tests(root: Path, paths: list[str], chosen: list[str] | None, seconds: f
 
 def chosen_tests(tests: dict[str, tuple[float, list[str]]], mutant: Mutant, budget: float) -> list[str]:
     """The quickest of those that execute the line, else of those that execute any of the file, within the budget."""
-    quick = {name: lines for name, (seconds, lines) in tests.items() if seconds <= SLOWEST}
+    quick = {name: lines for name, (seconds, lines) in tests.items() if seconds <= budget}
     names = [name for name, lines in quick.items() if f"{mutant.file}:{mutant.line}" in lines]
     names = names or [name for name, lines in quick.items() if f"{mutant.file}:" in "\n".join(lines)]
     names.sort(key=lambda name: tests[name][0])
     spent = itertools.accumulate(tests[name][0] for name in names)
-    return [name for name, seconds in zip(names, spent, strict=True) if seconds <= max(budget, tests[names[0]][0])]
+    return [name for name, seconds in zip(names, spent, strict=True) if seconds <= budget]
 
 
 def tests_of(area: str, root: Path) -> dict[str, tuple[float, list[str]]]:
