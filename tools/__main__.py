@@ -78,8 +78,11 @@ def draw(arguments: argparse.Namespace) -> int:
 
 
 def mutate(arguments: argparse.Namespace) -> int:
-    from .mutate import AREAS, mutate
+    from .mutate import AREAS, document, mutate
 
+    if arguments.document:
+        document()
+        return 0
     for area in [arguments.area] if arguments.area else AREAS:
         mutate(area, arguments.seed, arguments.count, arguments.again, arguments.budget)
     return 0
@@ -121,6 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, help="chooses the mutants")
     command.add_argument("--count", type=int, default=60, help="of mutants in each area")
     command.add_argument("--again", action="store_true", help="try those that survived an earlier run, too")
+    command.add_argument("--document", action="store_true", help="bring docs/mutants.md up to date, and no more")
     command.add_argument("--budget", type=float, default=12, help="seconds of tests for each mutant")
     return parser
 

@@ -4,9 +4,6 @@ mutmut and cosmic-ray choose no sample by a seed and start a process per mutant;
 mutant, and runs the tests that execute the mutated line, the quickest first, in a copy of the work tree.
 """
 
-import ast
-import collections
-import copy
 import hashlib
 import inspect
 import itertools
@@ -22,11 +19,10 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import hypothesis  # noqa: F401  # what tests import, once for all forks
 import matplotlib.pyplot  # noqa: F401
@@ -35,13 +31,15 @@ import requests  # noqa: F401
 import torchvision  # noqa: F401
 import trustme  # noqa: F401
 
-from shufflenetv2.package import CHECKOUT, PACKAGE
+from shufflenetv2.package import CHECKOUT
+
+from .mutants import Mutant, mutants
 
 AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must notice
     "weights": ("weights description.py files.py", "weights test_files.py test_entrypoints.py test_details.py"),
     "builder": (
         "builder.py entrypoints.py package.py",
-        "test_builder.py test_entrypoints.py test_hub.py test_details.py weights",
+        "test_builder.py test_entrypoints.py test_details.py weights/test_manifest.py weights/test_checkpoint.py",
     ),
     "training": ("training commands/train.py devices.py", "training test_details.py"),
     "network": ("network commands/export.py", "network commands/test_export.py test_details.py"),
@@ -57,73 +55,6 @@ AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must
 }
 RESULTS, DOCUMENT = CHECKOUT / "build" / "mutants.jsonl", CHECKOUT / "docs" / "mutants.md"
 BROKEN = 70  # exit status of a fork in which pytest itself failed
-_PAIRS = "Lt LtE, Gt GtE, Eq NotEq, In NotIn, Is IsNot, And Or, Add Sub, Mult Div, BitOr BitAnd, FloorDiv Mod"
-_OTHER = {a: b for pair in _PAIRS.split(", ") for a, b in itertools.permutations(getattr(ast, x) for x in pair.split())}
-
-
-class Mutant(NamedTuple):
-    key: str  # tells it from all others, wherever its line moves
-    file: str  # below shufflenetv2/
-    line: int
-    new: str
-    begin: int  # of what it replaces, in the file's bytes
-    end: int
-
-
-def changes(node: Any) -> Iterator[Any]:
-    """What may stand in ``node``'s place."""
-
-    def changed(**fields: object) -> Any:
-        other = copy.copy(node)
-        vars(other).update(fields)
-        return other
-
-    match node:
-        case ast.Compare(ops=ops):
-            yield from (changed(ops=[*ops[:at], _OTHER[type(op)](), *ops[at + 1 :]]) for at, op in enumerate(ops))
-        case ast.BoolOp(op=op, values=values):
-            yield changed(op=_OTHER[type(op)]())
-            yield from (changed(values=[*one]) for one in itertools.combinations(values, len(values) - 1))
-        case ast.Constant(value=bool() as value):
-            yield changed(value=not value)
-        case ast.Constant(value=int() | float() as value):
-            yield changed(value=value + 1 if isinstance(value, int) else value * 2 or 1.0)
-        case ast.UnaryOp(op=ast.Not()):
-            yield node.operand
-        case ast.BinOp(op=op) | ast.AugAssign(op=op) if type(op) in _OTHER:
-            yield changed(op=_OTHER[type(op)]())
-        case ast.If() | ast.While() | ast.IfExp():
-            yield changed(test=ast.UnaryOp(ast.Not(), node.test))
-        case ast.Return(value=ast.AST() as value) if ast.unparse(value) != "None":
-            yield changed(value=ast.Constant(None))
-        case ast.Raise() | ast.Expr(value=ast.Call()):
-            yield ast.Pass()
-
-
-def points(node: ast.AST) -> Iterator[Any]:
-    """The nodes that may change: no annotations, and nothing in f-strings, whose places Python 3.11 does not know."""
-    yield node
-    fields = [value for name, value in ast.iter_fields(node) if name not in ("annotation", "returns")]
-    for each in itertools.chain.from_iterable(value if isinstance(value, list) else [value] for value in fields):
-        if isinstance(each, ast.AST) and not isinstance(each, ast.JoinedStr):
-            yield from points(each)
-
-
-def mutants(area: str) -> Iterator[Mutant]:
-    times: dict[str, int] = collections.Counter()
-    roots = [PACKAGE / each for each in AREAS[area][0].split()]
-    for path in sorted(each for root in roots for each in (root.rglob("*.py") if root.is_dir() else [root])):
-        data, file = path.read_bytes(), path.relative_to(PACKAGE).as_posix()
-        starts = [0, *itertools.accumulate(len(line) for line in data.splitlines(keepends=True))]
-        for node in points(ast.parse(data)):
-            for other in changes(node):
-                place, made = (each.test if isinstance(each, ast.If | ast.While) else each for each in (node, other))
-                begin = starts[place.lineno - 1] + place.col_offset
-                end = starts[place.end_lineno - 1] + place.end_col_offset  # type: ignore[operator]
-                new = ast.unparse(made) if isinstance(place, ast.stmt) else f"({ast.unparse(made)})"
-                key = f"{file}: {' '.join(data[begin:end].decode().split())} -> {new}"
-                times[key] += 1
-                yield Mutant(key + f" #{times[key]}" * (times[key] > 1), file, place.lineno, new, begin, end)
 
 
 class Plugin:
@@ -221,7 +152,7 @@ def results() -> dict[str, dict[str, Any]]:
 def mutate(area: str, seed: int, count: int, again: bool, budget: float) -> None:
     """Try ``count`` mutants of an area, each once; ``again``: those that survived earlier, too."""
     RESULTS.parent.mkdir(exist_ok=True)
-    known, found = results(), list(mutants(area))
+    known, found = results(), list(mutants(AREAS[area][0]))
     sample = random.Random(f"{seed} {area}").sample(found, min(count, len(found)))
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         root = Path(folder, "copy")
@@ -246,16 +177,18 @@ def mutate(area: str, seed: int, count: int, again: bool, budget: float) -> None
             print(f"{said} {mutant.line} of", mutant.key.replace(" -> ", "\n    -> "), flush=True)
 
 
-def document() -> str:
-    """docs/mutants.md after the last run; the reasons behind survivors are those that it gives already."""
-    old = DOCUMENT.read_text() if DOCUMENT.exists() else ""
-    reasons = dict(re.findall(r"^- `+ ?(.+?) ?`+: (.*)$", old, re.MULTILINE))
-    text = re.split(r"^\|", old, maxsplit=1, flags=re.MULTILINE)[0]
-    text += "| area | seed | date | mutants | killed | |\n|---|---|---|---|---|---|\n"
+def document() -> None:
+    """Bring docs/mutants.md up to date with the results; it keeps the reasons that it gives for survivors."""
+    old, found = DOCUMENT.read_text(encoding="utf-8"), results().values()
+    reasons = dict(re.findall(r"^- `` (.+?) ``: (.*)$", old, re.MULTILINE))
+    text = old[: old.index("| Area")] + "| Area | Seed | Date | Mutants | Killed | |\n|---|---|---|---|---|---|\n"
     for area in AREAS:
-        ours = [each for each in results().values() if each["area"] == area]
-        killed, last = sum(each["killed"] for each in ours), ours[-1:] or [{"seed": "", "date": ""}]
-        share = f"{100 * killed / max(1, len(ours)):.0f} %"
-        text += f"| {area} | {last[0]['seed']} | {last[0]['date']} | {len(ours)} | {killed} | {share} |\n"
-    alive = sorted(each["key"] for each in results().values() if not each["killed"])
-    return text + "\nAlive:\n\n" + "".join(f"- `` {key} ``: {reasons.get(key, 'to be looked at')}\n" for key in alive)
+        ours = [each for each in found if each["area"] == area]
+        if ours:
+            last, killed = ours[-1], sum(each["killed"] for each in ours)
+            share = f"{killed / len(ours):.0%}"
+            text += f"| {area} | {last['seed']} | {last['date']} | {len(ours)} | {killed} | {share} |\n"
+    text += "\n## Alive, and why\n\n"
+    alive = sorted(each["key"] for each in found if not each["killed"])
+    text += "".join(f"- `` {key} ``: {reasons.get(key, 'to be looked at')}\n" for key in alive)
+    DOCUMENT.write_text(text, encoding="utf-8")
