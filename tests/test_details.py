@@ -20,7 +20,7 @@ from PIL import Image
 from support.colours import load, make_colours, train
 from torch import Tensor, nn
 
-from shufflenetv2 import devices, inference
+from shufflenetv2 import devices, inference, package
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
 from shufflenetv2.commands import evaluate, export
@@ -175,6 +175,9 @@ class TestWeights:
         assert [str(default_entry(arch)) for arch in SPECS] == [f"{arch}/imagenet1k_v1" for arch in SPECS]
         assert default_entry("resnet18") is None
 
+    def test_bundled_weights_need_no_network(self) -> None:
+        assert [resolve(None, name).local for name in (CIFAR, "shufflenet_v2_x0_5/imagenet1k_v1")] == [True, False]
+
     def test_photos_are_prepared_as_for_imagenet(self) -> None:
         assert Preprocess(256, 224, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) == STANDARD
 
@@ -280,6 +283,16 @@ class TestTraining:
         assert [each.shape for each in images] == [(3, 32, 32)] * 3
         with Image.open(photos.paths[0]) as image:
             assert bytes(images[0].permute(1, 2, 0).flatten().tolist()) == image.tobytes()
+
+    def test_every_augmentation_takes_part(self, photos: LabelledPhotos) -> None:
+        def steps(augmentation: Augmentation) -> list[str]:
+            return [type(each).__name__ for each in TrainingPhotos(photos, augmentation, 64).transform.transforms]
+
+        assert steps(Augmentation(min_scale=0.3)) == ["RandomResizedCrop", "PILToTensor"]
+        cut = TrainingPhotos(photos, Augmentation(min_scale=0.3), 64).transform.transforms[0]
+        assert (tuple(cut.size), cut.scale) == ((64, 64), (0.3, 1.0))
+        everything = Augmentation(photo_size=32, trivial_augment=True, random_erasing=0.5)
+        assert steps(everything) == ["Resize", "CenterCrop", "TrivialAugmentWide", "PILToTensor", "RandomErasing"]
 
     def test_each_step_has_its_own_gradient(self, photos: LabelledPhotos, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of equal photos and weights, it is the same in every step."""
@@ -389,3 +402,53 @@ class TestTraining:
         assert after.keys() == {*before, "notes.txt"}
         assert {name: after[name] for name in ("last.pth", "log.csv", "curves.png")}.items() <= before.items()
         assert load(run / "best.pth")["categories"] == ["blue", "green", "red"]
+
+
+class TestPackage:
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [("", 7.5), ("  ", 7.5), (" 3 ", 3.0), ("1e-3", 0.001), *((bad, None) for bad in ("0", "-1", "inf", "x"))],
+    )
+    def test_a_bound_of_the_environment(self, text: str, value: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SHUFFLENETV2_TIMEOUT", text)
+        if value is None:
+            with pytest.raises(ValueError, match="SHUFFLENETV2_TIMEOUT must be a number above 0, got"):
+                package.limit("SHUFFLENETV2_TIMEOUT", 7.5)
+        else:
+            assert package.limit("SHUFFLENETV2_TIMEOUT", 7.5) == value
+
+    def test_sample_photos(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert {path.parent for path in package.sample_photos()} == {ROOT / "images"}
+        monkeypatch.setattr(package, "PACKAGE", tmp_path)
+        (tmp_path / "samples").mkdir()
+        assert package.sample_photos() == []
+        for name in ("b.jpg", "a.jpg", "c.png"):
+            (tmp_path / "samples" / name).touch()
+        assert [path.name for path in package.sample_photos()] == ["a.jpg", "b.jpg"]
+
+    def test_what_is_missing(self) -> None:
+        package.require("reading", "pillow>=12.3", "torch")
+        assert package.missing(["pillow>=12.3", "absent_one>=2", "absent_two"]) == ["absent_one>=2", "absent_two"]
+        with pytest.raises(ImportError) as caught:
+            package.require("dancing", "torch", "absent_one>=2", "absent_two")
+        assert str(caught.value) == (
+            "dancing needs absent_one, absent_two, which are not installed; type: "
+            "pip install 'absent_one>=2' absent_two"
+        )
+        with pytest.raises(
+            ImportError, match=r"needs absent_two, which is not installed; type: pip install absent_two$"
+        ):
+            package.require("dancing", "absent_two")
+
+    @pytest.mark.parametrize(
+        ("shown", "terminal", "disable"),
+        [(None, True, False), (None, False, True), (True, False, False), (False, True, True)],
+    )
+    def test_a_bar_is_shown_on_a_terminal(
+        self, shown: bool | None, terminal: bool, disable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: terminal))
+        monkeypatch.setattr(torch.hub, "tqdm", lambda **options: options)
+        assert package.progress_bar(5, "photo", shown=shown, desc="x") == {
+            "total": 5, "unit": "photo", "disable": disable, "desc": "x",
+        }  # fmt: skip
