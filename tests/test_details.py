@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +62,7 @@ class FaultyFormat:
     ("spoil", "altered", "message"),
     [
         (lambda logits: logits * torch.nan, {}, "up to nan away"),
-        (lambda logits: logits[:1], {}, r"the file gives \(1, 1\)"),
+        (lambda logits: logits[None], {}, r"the file gives \(1, 2, 1\), up to 0 away"),
         (lambda logits: logits * 1.001, {}, "where .* is allowed; nothing was written"),
         (lambda logits: logits, {"categories": "[]"}, "came back altered; nothing was written"),
     ],
@@ -94,6 +95,25 @@ def test_plain_is_the_plain_network(plain: bool, tmp_path: Path, monkeypatch: py
     assert main(["export", "--format", "torchscript", *options]) == 1
     assert main(["evaluate", str(tmp_path), *options]) == 1
     assert [any(isinstance(each, nn.BatchNorm2d) for each in model.modules()) for model in built] == [plain, plain]
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ([], Shape(2, 3, 0, True)),  # 0: as the weights say
+        (["--fixed-batch", "3"], Shape(3, 3, 0, False)),
+        (["--fixed-batch", "1", "--size", "40"], Shape(1, 3, 40, False)),
+        (["--size", "224"], Shape(2, 3, 224, True)),
+    ],
+    ids=str,
+)
+def test_what_shape_is_exported(options: list[str], shape: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(export, "export", lambda *arguments: asked.append(arguments) or [])
+    assert main(["export", "--format", "torchscript", "--weights", CIFAR, *options]) == 0
+    crop = resolve(None, CIFAR).preprocess.crop
+    assert [call[3] for call in asked] == [replace(shape, size=shape.size or crop)]
+    assert [call[4] for call in asked] == [Path("shufflenet_v2_x0_5.pt")]
 
 
 @pytest.mark.parametrize("by_hub", [False, True])
@@ -177,6 +197,12 @@ class TestWeights:
 
     def test_bundled_weights_need_no_network(self) -> None:
         assert [resolve(None, name).local for name in (CIFAR, "shufflenet_v2_x0_5/imagenet1k_v1")] == [True, False]
+
+    def test_the_manifest_counts_the_parameters(self) -> None:
+        for entry in manifest.load_manifest():
+            with torch.device("meta"):
+                model = ShuffleNetV2(SPECS[entry.arch], entry.num_classes)
+            assert sum(each.numel() for each in model.parameters()) == entry.num_params, entry
 
     def test_photos_are_prepared_as_for_imagenet(self) -> None:
         assert Preprocess(256, 224, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) == STANDARD
