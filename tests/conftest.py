@@ -46,15 +46,6 @@ NEEDED = {
 }
 
 
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Torch computes in one thread: on cores that others use too, threads that wait for each other take far longer."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Share the cores out: workers that each start a thread on every one mostly wait for each other's threads."""
     workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT")

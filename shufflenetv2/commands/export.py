@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Of the largest logit. Runtimes add float32 numbers in other orders: through some 50 layers about 1e-6 is seen.
 TOLERANCE = 1e-4
+# What is compared is computed in one piece: at the end of the stem this many pixels take 1.6 GB.
+LARGEST_INPUT = 2**26
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def size(text: str) -> int:
-    return bounded(int, text, SMALLEST_SIZE, MAX_SIDE, f"a whole number from {SMALLEST_SIZE} to {MAX_SIDE}")
+    return bounded(int, text, SMALLEST_SIZE, MAX_SIDE, f"a whole number of pixels from {SMALLEST_SIZE} to {MAX_SIDE}")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,48 +62,69 @@ def run(arguments: argparse.Namespace) -> int:
     pixels = arguments.size or (crop if fixed else max(crop, SMALLEST_SIZE))
     # Two images as an example: torch.export takes a dimension of one for a constant.
     shape = Shape(fixed or 2, weights.in_channels, pixels, dynamic=fixed is None)
-    model = build(weights.arch, weights, deploy=not arguments.plain)
-    with torch.inference_mode():
-        for line in export(model, weights, form, shape, output):
-            print(line)
+    if shape.batch * pixels**2 > LARGEST_INPUT:
+        raise ValueError(f"--fixed-batch {fixed} is too large: {fixed} images of {pixels}x{pixels} cannot be compared")
+    check_output(output)
+    with whole_file(output, form.suffix) as temporary:
+        model = build(weights.arch, weights, deploy=not arguments.plain)
+        with torch.inference_mode():
+            for line in export(model, weights, form, shape, temporary):
+                print(line)
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
-def export(model: nn.Module, weights: Weights, form: Format, shape: Shape, output: Path) -> Iterator[str]:
-    """Write ``model`` to ``output``, which appears only once the file was read back and computed the same.
+def check_output(output: Path) -> None:
+    if output.is_dir():
+        raise IsADirectoryError(f"{output} is a directory; -o takes the name of the file to write")
+    if output.exists() and not output.is_file():
+        raise FileExistsError(f"{output} is a pipe, a socket or a device; -o takes the name of a file")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"there is no directory {output.parent} to write {output.name} into")
+
+
+def export(model: nn.Module, weights: Weights, form: Format, shape: Shape, path: Path) -> Iterator[str]:
+    """Write ``model`` to ``path``, read it back and compare.
 
     Yields:
-        What was compared and how much it differed, then what was written.
+        What was compared and how much it differed.
 
     Raises:
-        ExportError: it could not be written, or the outputs differ by more than ``TOLERANCE``.
+        ExportError: it could not be written or read, or the outputs differ by more than ``TOLERANCE``.
         OSError: the file cannot be written.
     """
     import torch
 
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"there is no directory {output.parent} to write {output.name} into")
     metadata = metadata_of(weights)
-    with whole_file(output, form.suffix) as temporary:
-        try:
-            form.write(model, shape, metadata, temporary)
-        except RuntimeError as error:  # also what torch.export and torch.onnx raise
-            reason = str(error).strip().partition("\n")[0].rstrip(".")
-            advice = "; with --fixed-batch N it need not allow every batch and size" if shape.dynamic else ""
-            raise ExportError(f"{output}: torch {torch.__version__} cannot write this: {reason}{advice}") from error
-        network, found = form.open(temporary)
-        if {key: found.get(key) for key in metadata} != metadata:
-            raise ExportError(f"{output}: the categories and preprocessing came back altered; nothing was written")
-        for name, images in trials(weights, shape):
-            expected, got = model(images), network(images)
-            difference, largest = float((got - expected).abs().max()), float(expected.abs().max())
-            if got.shape != expected.shape or not difference <= TOLERANCE * largest:
-                raise ExportError(
-                    f"{output}: on {name} the file gives {tuple(got.shape)}, up to {difference:.3g} away from the "
-                    f"model's {tuple(expected.shape)}, where {TOLERANCE * largest:.3g} is allowed; nothing was written"
-                )
-            yield f"{name}: largest difference {difference:.2g}, largest logit {largest:.3g}"
-    yield f"{output}: {output.stat().st_size / 1e6:.1f} MB"
+    advice = "; with --fixed-batch N it need not allow every batch and size" if shape.dynamic else ""
+    with told(f"torch {torch.__version__} cannot write this network", advice, RuntimeError):  # the exporters' own
+        form.write(model, shape, metadata, path)
+    with told("what was written cannot be read"):
+        network, found = form.open(path)
+    if {key: found.get(key) for key in metadata} != metadata:
+        raise ExportError("the categories and preprocessing came back altered; nothing was written")
+    for name, images in trials(weights, shape):
+        expected = model(images)
+        with told(f"on {name} the written file fails"):
+            got = network(images)
+        largest = float(expected.abs().max())
+        difference = float((got - expected).abs().max()) if got.shape == expected.shape else float("inf")
+        if not difference <= TOLERANCE * largest:
+            raise ExportError(
+                f"on {name} the written file gives {tuple(got.shape)}, up to {difference:.3g} away from the model's "
+                f"{tuple(expected.shape)}, where {TOLERANCE * largest:.3g} is allowed; nothing was written"
+            )
+        yield f"{name}: largest difference {difference:.2g}, largest logit {largest:.3g}"
+
+
+@contextmanager
+def told(what: str, advice: str = "", kind: type[Exception] = Exception) -> Iterator[None]:
+    """Every exporter and runtime raises errors of its own; the first line of theirs is kept."""
+    try:
+        yield
+    except kind as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ExportError(f"{what}: {reason}{advice}; nothing was written") from error
 
 
 def metadata_of(weights: Weights) -> dict[str, str]:
@@ -123,7 +147,11 @@ def trials(weights: Weights, shape: Shape) -> Iterator[tuple[str, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     shapes = [(shape.batch, shape.size, shape.size)]
     if shape.dynamic:
-        shapes += [(1, shape.size, shape.size), (3, shape.size + 13, shape.size + 32)]
+        shapes += [
+            (1, SMALLEST_SIZE, SMALLEST_SIZE),
+            (1, shape.size, shape.size),
+            (3, shape.size + 13, shape.size + 32),
+        ]
     for batch, height, width in shapes:
         images = torch.randn(batch, shape.channels, height, width, generator=generator)
         yield f"random input {tuple(images.shape)}", images

@@ -7,14 +7,13 @@ stand where the paper's network has it is refused, and what was built is compare
 Credit for deployment as a function from model to new model: RepVGG (github.com/DingXiaoH/RepVGG, MIT).
 """
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .deploy_form import DeployedShuffleNetV2, DeployedStage, Pointwise, keep_freed_memory, routing
-from .dissect import Layer, checked_copy, pooled, read, refreshed, refuse, sequence
+from .dissect import Layer, checked_copy, copied, pooled, read, refreshed, refuse, sequence
 
 TOLERANCE = 1e-9  # of the largest feature, in float64: rounding gives some 1e-14, an edit far more
 _UNIT = "pointwise+ depthwise pointwise+"  # branch2 of every unit; + has an activation behind it
@@ -39,11 +38,12 @@ def deploy(model: nn.Module) -> DeployedShuffleNetV2:
         ValueError: it is in training mode, or was edited in a way that the deploy form cannot reproduce; the message
             names the layer.
     """
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         body = checked_copy(model)
         deployed = _converted(body)
         _compare(body, deployed)
-        like = next(iter(model.get_submodule("conv1").parameters()))
+        stem = model.get_submodule("conv1")
+        like = next(each for each in (*stem.parameters(), *stem.buffers()) if each.is_floating_point())
         deployed.to(like.device, like.dtype).to(memory_format=torch.channels_last)
         if not all(bool(each.isfinite().all()) for each in deployed.parameters()):
             refuse("the network", f"folded weights are not finite in {like.dtype}", "check its values, or use float32")
@@ -52,7 +52,7 @@ def deploy(model: nn.Module) -> DeployedShuffleNetV2:
 
 def deploy_own(model: nn.Module) -> DeployedShuffleNetV2:
     """``deploy`` without the checks of a stranger's network: for those that this package has just built and filled."""
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         return _with_classifier(_converted(model), model)
 
 
@@ -74,7 +74,7 @@ def _converted(body: nn.Module) -> DeployedShuffleNetV2:
 
 def _with_classifier(deployed: DeployedShuffleNetV2, model: nn.Module) -> DeployedShuffleNetV2:
     head = refreshed(model.get_submodule("fc"))
-    deployed.fc = copy.deepcopy(head).requires_grad_(False)
+    deployed.fc = copied("fc", head).requires_grad_(False)
     deployed.num_classes = getattr(head, "out_features", 0)
     return deployed
 
@@ -83,7 +83,11 @@ def _compare(body: nn.Module, deployed: DeployedShuffleNetV2) -> None:
     """Both give the same pooled features, in float64 on the CPU, on a small random input of odd size."""
     shape = (2, deployed.conv1.in_channels, 33, 47)
     images = torch.randn(shape, dtype=torch.float64, device="cpu", generator=torch.Generator().manual_seed(0))
-    expected, got = body(images), deployed(images)
+    try:
+        expected = body(images)
+    except Exception as error:  # an edited network may raise anything
+        refuse("the network", f"it fails itself on images {shape}: {error}")
+    got = deployed(images)
     if not expected.isfinite().all():
         raise ValueError("deploy takes a model with finite values; this one gives NaN or infinity on a random image")
     difference = float((got - expected).abs().max()) if got.shape == expected.shape else float("inf")
@@ -93,7 +97,7 @@ def _compare(body: nn.Module, deployed: DeployedShuffleNetV2) -> None:
 
 def _stage(model: nn.Module, name: str, channels: int, order: list[int]) -> tuple[DeployedStage, list[int]]:
     """The stage whose input channels come in ``order``, and the order in which its output's go."""
-    units = [f"{name}.{key}" for key, _ in sequence(model, name).named_children()]
+    units = [unit for unit, _ in sequence(model, name)]
     if not units:
         refuse(name, "it has no units")
     first = read(model, f"{units[0]}.branch1", "depthwise pointwise+", channels)

@@ -228,12 +228,15 @@ class DeployedShuffleNetV2(nn.Module):
 
     def forward_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The feature maps of stages 2, 3, 4 and conv5, as the plain network's ``forward_features`` gives them."""
-        features = self.pool(self.conv1(images))
-        maps = []
-        for stage in (self.stage2, self.stage3, self.stage4):
-            features = stage(features)
-            maps.append(features.index_select(1, stage.places))
-        return maps[0], maps[1], maps[2], self.activation(self.conv5(features))
+        stage2 = self.stage2(self.pool(self.conv1(images)))
+        stage3 = self.stage3(stage2)
+        stage4 = self.stage4(stage3)
+        return (
+            stage2.index_select(1, self.stage2.places),
+            stage3.index_select(1, self.stage3.places),
+            stage4.index_select(1, self.stage4.places),
+            self.activation(self.conv5(stage4)),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, num_classes)``."""

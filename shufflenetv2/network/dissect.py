@@ -20,7 +20,8 @@ from .deploy_form import DeployedShuffleNetV2, MaxPool
 # difference. The first ones never fall (a LeakyReLU of positive slope), so they commute with the max-pool.
 _RISING = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Identity)
 _ACTIVATIONS = (*_RISING, nn.Hardswish, nn.SiLU)
-_CODE = ("forward", "_forward_impl", "forward_features", "__call__", "_conv_forward")
+_PARTS = ("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5", "fc")
+_CODE = ("forward", "_forward_impl", "forward_features", "_conv_forward", "__call__", "_call_impl")
 _RECOMPUTING = ("WeightNorm", "SpectralNorm", "BasePruningMethod")  # torch's hooks that make the weight anew
 
 
@@ -36,18 +37,20 @@ def checked_copy(model: nn.Module) -> nn.Module:
     """
     if type(model).__name__ == DeployedShuffleNetV2.__name__:
         raise TypeError("deploy takes the plain network, and this one is the deploy form already")
-    parts = ("conv1", "stage2", "stage3", "stage4", "conv5", "fc")
-    wrapped = isinstance(model, torch.jit.ScriptModule | torch.fx.GraphModule) or hasattr(model, "_orig_mod")
-    if wrapped or not all(isinstance(getattr(model, part, None), nn.Module) for part in parts):
+    traced = isinstance(model, torch.fx.GraphModule)  # its class bears the network's name
+    wrapped = traced or isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod")
+    missing = [part for part in _PARTS if not isinstance(getattr(model, part, None), nn.Module)]
+    if wrapped or missing:
         inner = "; give it the network inside, model.module" if hasattr(model, "module") else ""
+        without = f" without {', '.join(missing)}" if missing else ""
         raise TypeError(
-            "deploy takes a ShuffleNetV2 as it was built, not wrapped, traced, scripted or compiled, got a "
-            f"{type(model).__name__}{inner}"
+            "deploy takes a ShuffleNetV2 as it was built, not wrapped, traced, scripted or compiled, got "
+            f"{'GraphModule' if traced else type(model).__name__}{without}{inner}"
         )
-    if any(module.training for module in model.modules()):
+    if trained := [name or "this one" for name, module in model.named_modules() if module.training]:
         raise ValueError(
-            "deploy takes a model in eval mode: in training mode BatchNorm uses the statistics of each batch, which "
-            "cannot be folded. Call model.eval() first."
+            f"deploy takes a model in eval mode, and {trained[0]} is in training mode, where BatchNorm uses the "
+            "statistics of each batch, which cannot be folded. Call model.eval() first."
         )
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         raise ValueError("deploy takes a model with values, and this one is on the meta device; load weights first")
@@ -56,7 +59,14 @@ def checked_copy(model: nn.Module) -> nn.Module:
             _check_code(name or "the network", module)
     body = copy.copy(model)  # a shallow one, to leave the classifier out
     body._modules = {**model._modules, "fc": nn.Identity()}
-    return refreshed(copy.deepcopy(refreshed(body)).to("cpu", torch.float64))
+    return refreshed(copied("the network", refreshed(body)).to("cpu", torch.float64))
+
+
+def copied(name: str, module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:  # a weight computed from others, a lock, an open file
+        refuse(name, f"it cannot be copied ({str(error).partition('. ')[0]})")
 
 
 def _check_code(name: str, module: nn.Module) -> None:
@@ -66,10 +76,10 @@ def _check_code(name: str, module: nn.Module) -> None:
     """
     for method in _CODE:
         function = getattr(type(module), method, None)
-        home = getattr(function, "__globals__", {}).get("__name__", "torch").partition(".")[0]
-        ours = home in ("torch", "torchvision", NAME) or home.startswith(f"_{NAME}_")
-        if method in vars(module) or not ours or hasattr(function, "__wrapped__"):
-            refuse(name, f"its {method} was replaced")
+        home = getattr(function, "__globals__", {}).get("__name__", "").partition(".")[0]
+        known = function is None or home in ("torch", "torchvision", NAME) or home.startswith(f"_{NAME}_")
+        if method in vars(module) or not known or hasattr(function, "__wrapped__"):
+            refuse(name, f"{type(module).__name__} has a {method} of its own")
     if module._compiled_call_impl is not None:
         refuse(name, "it is compiled", "deploy first, then compile the deploy form")
     for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
@@ -110,8 +120,7 @@ class Layer:
 
 def read(model: nn.Module, name: str, kinds: str, channels: int | None = None) -> list[Layer]:
     """The layers of the Sequential ``name``, which must be of these ``kinds`` and begin with ``channels``."""
-    children = sequence(model, name).named_children()
-    modules = [(f"{name}.{key}", module) for key, module in children if type(module) is not nn.Identity]
+    modules = [each for each in sequence(model, name) if type(each[1]) is not nn.Identity]
     layers: list[Layer] = []
     for kind, activated in ((each.rstrip("+"), each.endswith("+")) for each in kinds.split()):
         at, convolution = modules.pop(0) if modules else (name, None)
@@ -126,23 +135,33 @@ def read(model: nn.Module, name: str, kinds: str, channels: int | None = None) -
         layers.append(Layer(kind, convolution, weight, bias, activation))
         channels = len(weight)
     if modules:
-        refuse(modules[0][0], f"a {type(modules[0][1]).__name__} does not belong there")
+        refuse(modules[0][0], f"expected nothing more there, got {type(modules[0][1]).__name__}")
     return layers
 
 
-def sequence(model: nn.Module, name: str) -> nn.Sequential:
+def sequence(model: nn.Module, name: str) -> list[tuple[str, Any]]:
+    """The members of the Sequential ``name`` by their own names; one may be there several times."""
     parent, _, last = name.rpartition(".")
     found = getattr(model.get_submodule(parent), last, None)
     if not isinstance(found, nn.Sequential) or type(found).forward is not nn.Sequential.forward:
-        refuse(name, f"expected a Sequential, got {type(found).__name__}")
-    return found
+        refuse(name, f"expected a Sequential, got {_what(found)}")
+    if None in found._modules.values():
+        refuse(name, "one of its members is None")
+    return [(f"{name}.{key}", module) for key, module in found._modules.items()]
+
+
+def _what(module: object) -> str:
+    return "nothing" if module is None else type(module).__name__
 
 
 def _check_convolution(name: str, layer: Any, kind: str, channels: int | None) -> None:
     conv = nn.Conv2d
     code = (getattr(type(layer), "forward", None), getattr(type(layer), "_conv_forward", None))
     if not isinstance(layer, conv) or code != (conv.forward, conv._conv_forward):
-        refuse(name, f"a {type(layer).__name__} does not belong there; expected a Conv2d")
+        refuse(name, f"expected a Conv2d there, got {_what(layer)}")
+    shape = (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
+    if layer.weight.shape != shape:
+        refuse(name, f"it says that its weight is {shape}, and it is {tuple(layer.weight.shape)}")
     if layer.padding_mode != "zeros":
         refuse(name, f"it pads with padding_mode={layer.padding_mode!r} instead of zeros")
     if channels not in (None, layer.in_channels):
@@ -173,8 +192,9 @@ def _folded(convolution: nn.Conv2d, norm: tuple[str, nn.Module] | None) -> tuple
     mean, variance, scale, shift = (getattr(module, each) for each in ("running_mean", "running_var", "weight", "bias"))
     if mean is None or variance is None:
         refuse(name, "it keeps no running statistics, so it normalises by those of each batch")
-    if len(mean) != len(weight):
-        refuse(name, f"it normalises {len(mean)} channels, and the convolution before it gives {len(weight)}")
+    sizes = {len(each) for each in (mean, variance, scale, shift) if each is not None}
+    if sizes != {len(weight)}:
+        refuse(name, f"it normalises {sizes.pop()} channels, and the convolution before it gives {len(weight)}")
     scale = weight.new_ones(len(weight)) if scale is None else exact(scale)
     shift = weight.new_zeros(len(weight)) if shift is None else exact(shift)
     folded = fuse_conv_bn_weights(weight, bias, exact(mean), exact(variance), float(module.eps), scale, shift)  # type: ignore[arg-type]
@@ -194,7 +214,7 @@ def pooled(model: nn.Module, activation: nn.Module | None) -> nn.Sequential:
 
 
 def _pool(model: nn.Module) -> nn.Module:
-    pool = getattr(model, "maxpool", nn.Identity())
+    pool = model.get_submodule("maxpool")
     if type(pool) is nn.Identity:
         return pool
     geometry = [getattr(pool, each, None) for each in ("kernel_size", "stride", "padding", "dilation")]

@@ -1,18 +1,24 @@
 """Exported files: the model's function in every promised shape, categories inside, and nothing left of a failure."""
 
+import errno
 import importlib.util
 import json
+import os
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from shufflenetv2 import package
 from shufflenetv2.__main__ import main
+from shufflenetv2.commands import export
 from shufflenetv2.description import Description, Preprocess
 from shufflenetv2.network.formats import pytorch
-from shufflenetv2.network.formats.table import FORMATS
+from shufflenetv2.network.formats.table import FORMATS, Format
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.weights.checkpoint import write_checkpoint
 
@@ -20,6 +26,7 @@ CATEGORIES = ("tabby", "ビーグル", "otter")
 PREPROCESS = Preprocess(64, 56, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),  # the exporters', of their own older parts
     pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
 ]
@@ -68,20 +75,81 @@ def test_size_and_photo_are_those_of_the_weights_and_of_a_wheel(checkpoint, tmp_
     assert "the photo otter.jpg: largest difference" in printed
 
 
-@pytest.mark.slow
-def test_a_failed_comparison_leaves_nothing(checkpoint, tmp_path, capsys, monkeypatch):
-    open_rightly = pytorch.open_program
+@dataclass(frozen=True)
+class Spoiled(Format):
+    """A format that pickles the network, and spoils what comes back."""
 
-    def open_wrongly(path):
-        network, metadata = open_rightly(path)
-        return (lambda images: network(images) * 1.01), metadata
+    answer: Callable[[Tensor, Tensor], Tensor] = lambda images, logits: logits
+    told: Callable[[dict[str, str]], dict[str, str]] = lambda metadata: metadata
+    bytes_kept: int | None = None
 
-    monkeypatch.setattr(pytorch, "open_program", open_wrongly)
+    def write(self, model, shape, metadata, path):
+        torch.save((model, metadata), path)
+        path.write_bytes(path.read_bytes()[: self.bytes_kept])
+
+    def open(self, path):
+        model, metadata = torch.load(path, weights_only=False)
+        return (lambda images: self.answer(images, model(images))), self.told(metadata)
+
+
+def only(condition: Callable[[Tensor], bool], otherwise: float = float("nan")) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda images, logits: logits if condition(images) else logits * otherwise
+
+
+def refusing(images: Tensor, logits: Tensor) -> Tensor:
+    raise KeyError("Got invalid dimensions for input: images\nand much more")
+
+
+SPOILS = {
+    "not a number": ({"answer": only(lambda images: False)}, "up to nan away"),
+    "one number is none": ({"answer": lambda _, logits: logits.index_fill(1, torch.tensor(1), torch.nan)}, "up to nan"),
+    "infinite": ({"answer": only(lambda images: False, float("inf"))}, "away from the model's"),
+    "one in a thousand more": ({"answer": only(lambda images: False, 1.001)}, "away from the model's"),
+    "classes in another order": ({"answer": lambda _, logits: logits.flip(1)}, "away from the model's"),
+    "images in another order": ({"answer": lambda _, logits: logits.flip(0)}, "away from the model's"),
+    "a class missing": ({"answer": lambda _, logits: logits[:, 1:]}, "gives (2, 2), up to inf away"),
+    "one class": ({"answer": lambda _, logits: logits[:, :1]}, "gives (2, 1), up to inf away"),
+    "one image": ({"answer": lambda _, logits: logits[:1]}, "gives (1, 3), up to inf away"),
+    "a dimension more": ({"answer": lambda _, logits: logits[None]}, "gives (1, 2, 3), up to inf away"),
+    "wrong for one image": ({"answer": only(lambda images: len(images) > 1)}, "on random input (1, 3, "),
+    "wrong for three images": ({"answer": only(lambda images: len(images) < 3)}, "on random input (3, 3, "),
+    "wrong for the smallest": ({"answer": only(lambda images: images.shape[2] > 33)}, "on random input (1, 3, 33, 33)"),
+    "wrong for no square": ({"answer": only(lambda images: images.shape[2] == images.shape[3])}, "(3, 3, 69, 88)"),
+    "fails": ({"answer": refusing}, "the written file fails: 'Got invalid dimensions for input: images"),
+    "metadata lost": ({"told": lambda metadata: {}}, "came back altered"),
+    "a key lost": ({"told": lambda metadata: {**metadata, "preprocess": None}}, "came back altered"),
+    "labels altered": (
+        {"told": lambda metadata: {**metadata, "categories": metadata["categories"].replace("tabby", "Tabby")}},
+        "came back altered",
+    ),
+    "truncated": ({"bytes_kept": 3000}, "what was written cannot be read"),
+}
+
+
+def spoiled_export(monkeypatch, checkpoint, output, *arguments, **spoil) -> int:
+    monkeypatch.setitem(FORMATS, "torch-export", Spoiled(".pt2", "pytorch", "", "", **spoil))
+    call = ["export", "--format", "torch-export", "-o", str(output), "--weights", str(checkpoint), *arguments]
+    return main(call)
+
+
+def test_an_unspoiled_file_passes_in_every_shape(checkpoint, tmp_path, capsys, monkeypatch):
+    assert spoiled_export(monkeypatch, checkpoint, tmp_path / "network.pt2") == 0
+    printed = capsys.readouterr().out
+    for shape in ("(2, 3, 56, 56)", "(1, 3, 56, 56)", "(1, 3, 33, 33)", "(3, 3, 69, 88)"):
+        assert f"random input {shape}: largest difference" in printed
+    assert spoiled_export(monkeypatch, checkpoint, tmp_path / "network.pt2", "--fixed-batch", "4") == 0
+    assert capsys.readouterr().out.count("random input") == 1
+
+
+@pytest.mark.parametrize(("spoil", "told"), SPOILS.values(), ids=SPOILS)
+def test_a_spoiled_file_is_refused_and_leaves_nothing(spoil, told, checkpoint, tmp_path, capsys, monkeypatch):
     output = tmp_path / "network.pt2"
     output.write_bytes(b"an earlier export")
-    call = ["export", "--format", "torch-export", "-o", str(output), "--weights", str(checkpoint), "--size", "64"]
-    assert main(call) == 1
-    assert "nothing was written" in capsys.readouterr().err
+    assert spoiled_export(monkeypatch, checkpoint, output, **spoil) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert "nothing was written" in error
+    assert error.count("\n") == 1
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"an earlier export"]
 
 
@@ -94,8 +162,8 @@ def test_what_torch_cannot_write(checkpoint, tmp_path, capsys, monkeypatch):
     assert main(arguments) == 1
     told = capsys.readouterr().err
     assert told.endswith(
-        "cannot write this: Constraints violated (height)!; with --fixed-batch N it need not allow "
-        "every batch and size\n"
+        "cannot write this network: Constraints violated (height)!; with --fixed-batch N it need not allow "
+        "every batch and size; nothing was written\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -109,8 +177,60 @@ def test_missing_packages_come_with_the_pip_line(monkeypatch, capsys):
     )
 
 
-def test_missing_directory(checkpoint, tmp_path, capsys):
-    output = tmp_path / "absent" / "network.pt2"
-    call = ["export", "--format", "torch-export", "-o", str(output), "--weights", str(checkpoint)]
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        (".", ". is a directory"),
+        ("..", ".. is a directory"),
+        ("folder", "folder is a directory"),
+        ("absent/network.pt2", "there is no directory absent"),
+        ("file/network.pt2", "there is no directory file"),
+        ("pipe", "pipe is a pipe, a socket or a device"),
+        ("n" * 300, "File name too long"),
+        ("locked/network.pt2", "Permission denied"),
+    ],
+)
+def test_the_output_is_tried_before_the_work(output, told, checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    create = os.open
+
+    def locked(path, *arguments, **options):  # root may write anywhere
+        if Path(path).parent.name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return create(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", locked)
+    monkeypatch.setattr(export, "build", lambda *arguments, **options: pytest.fail("the model was built"))
+    assert main(["export", "--format", "torch-export", "-o", output, "--weights", str(checkpoint)]) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--size", "200000", "must be a whole number of pixels from 33 to 2048, got '200000'"),
+        ("--size", "32", "must be a whole number of pixels from 33 to 2048, got '32'"),
+        ("--size", "nan", "must be a whole number of pixels from 33 to 2048, got 'nan'"),
+        ("--fixed-batch", "0", "must be a whole number from 1 to 1000000, got '0'"),
+        ("--fixed-batch", "-1", "must be a whole number from 1 to 1000000, got '-1'"),
+    ],
+)
+def test_numbers_out_of_range(option, value, told, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", "--format", "torch-export", option, value])
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"argument {option}: {told}")
+
+
+def test_a_batch_too_large_to_compare(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call = ["export", "--format", "torch-export", "--weights", str(checkpoint), "--fixed-batch", "30000"]
     assert main(call) == 1
-    assert "there is no directory" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "shufflenetv2: error: --fixed-batch 30000 is too large: 30000 images of 56x56 cannot be compared\n"
+    )

@@ -7,6 +7,7 @@ import platform
 
 import pytest
 import torch
+from support.networks import TINY, images, randomise, relative_error
 from support.processes import run_python
 from support.skips import needs_dynamic_sizes
 from torch import nn
@@ -19,7 +20,6 @@ from shufflenetv2.network.model import SPECS, ShuffleNetV2, Spec, interleave
 
 ODD = Spec(stage_channels=(10, 22, 38), head_channels=37, stem_channels=7, stage_units=(2, 9, 1))
 NARROW = Spec(stage_channels=(2, 6, 4), head_channels=5, stem_channels=1, stage_units=(5, 6, 3))
-TINY = Spec(stage_channels=(8, 12, 20), head_channels=16, stem_channels=4, stage_units=(3, 4, 2))
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,34 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def randomised(
     spec: Spec, num_classes: int = 11, in_channels: int = 3, dtype: torch.dtype = torch.float64
 ) -> ShuffleNetV2:
-    """A network in eval mode whose BatchNorms do something, so that a folding mistake shows."""
-    generator = torch.Generator().manual_seed(0)
-    model = ShuffleNetV2(spec, num_classes, in_channels).to(dtype)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor, low, high in (
-                (module.weight, 0.5, 1.5),
-                (module.bias, -0.5, 0.5),
-                (module.running_mean, -0.5, 0.5),
-                (module.running_var, 0.5, 1.5),
-            ):
-                tensor.data.uniform_(low, high, generator=generator)
-        elif isinstance(module, nn.Conv2d | nn.Linear):
-            fan_in = module.weight[0].numel()
-            module.weight.data.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
-    return model.eval()
-
-
-def images(
-    batch: int, height: int, width: int, in_channels: int = 3, dtype: torch.dtype = torch.float64
-) -> torch.Tensor:
-    return torch.randn(batch, in_channels, height, width, generator=torch.Generator().manual_seed(1), dtype=dtype)
-
-
-def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
-    assert got.shape == expected.shape
-    assert expected.std() > 0.01  # a constant output would make any comparison pass
-    return float((got - expected).abs().max() / expected.abs().max())
+    return randomise(ShuffleNetV2(spec, num_classes, in_channels).to(dtype))
 
 
 SMALL_SPECS = [pytest.param(spec, id=name) for name, spec in (("odd", ODD), ("narrow", NARROW), ("tiny", TINY))]
