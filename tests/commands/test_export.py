@@ -13,9 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from shufflenetv2 import package
+from shufflenetv2 import builder, package
 from shufflenetv2.__main__ import main
-from shufflenetv2.commands import export
 from shufflenetv2.description import Description, Preprocess
 from shufflenetv2.network.formats import pytorch
 from shufflenetv2.network.formats.table import FORMATS, Format
@@ -204,7 +203,7 @@ def test_the_output_is_tried_before_the_work(output, told, checkpoint, tmp_path,
         return create(path, *arguments, **options)
 
     monkeypatch.setattr(os, "open", locked)
-    monkeypatch.setattr(export, "build", lambda *arguments, **options: pytest.fail("the model was built"))
+    monkeypatch.setattr(builder, "build", lambda *arguments, **options: pytest.fail("the model was built"))
     assert main(["export", "--format", "torch-export", "-o", output, "--weights", str(checkpoint)]) == 1
     error = capsys.readouterr().err
     assert told in error
