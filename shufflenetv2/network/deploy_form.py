@@ -210,7 +210,8 @@ class DeployedShuffleNetV2(nn.Module):
     """What ``deploy`` returns: images ``(N, in_channels, H, W)``, of either memory layout, to the plain logits.
 
     Made for inference: its parameters ask for no gradient, and ``train()`` changes nothing, since no layer has another
-    training behaviour. To train, train the plain network and deploy it again.
+    training behaviour. To train, train the plain network and deploy it again. As in the plain network, a ReLU works in
+    place: a hook that keeps what a convolution gave has to clone it.
     """
 
     def __init__(

@@ -4,16 +4,22 @@ import copy
 import io
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from support.networks import TINY, images, randomise, relative_error
-from support.processes import run_python
+from support.processes import ROOT, run_python
+from support.repository import copy_repository
 from support.skips import needs_dynamic_sizes
 from torch import nn
 
 from shufflenetv2.network import deploy_form as layers
-from shufflenetv2.network.deploy import deploy
+from shufflenetv2.network.deploy import deploy, deploy_own
 from shufflenetv2.network.deploy_form import routing
 from shufflenetv2.network.formats.onnx import pad_channels
 from shufflenetv2.network.model import SPECS, ShuffleNetV2, Spec, interleave
@@ -91,6 +97,76 @@ def test_gradients_of_the_images():
     assert relative_error(gradients[1], gradients[0]) < 1e-12
 
 
+def test_functional_transforms():
+    model = randomised(TINY).requires_grad_(False)
+    deployed = deploy(model)
+    photos, tangents = images(2, 65, 97), images(2, 65, 97).flip(0)
+    mapped = torch.vmap(lambda photo: deployed(photo[None])[0])(photos)
+    assert relative_error(mapped, model(photos)) < 1e-12
+    (_, got), (_, expected) = (torch.func.jvp(each, (photos,), (tangents,)) for each in (deployed, model))
+    assert relative_error(got, expected) < 1e-12
+    got, expected = (torch.func.grad(lambda x, each=each: each(x)[:, 3].sum())(photos) for each in (deployed, model))
+    assert relative_error(got, expected) < 1e-12
+
+
+@torch.inference_mode()
+def test_hooks_keep_what_they_saw():
+    """But for a ReLU, which works in place here as it does in the plain network."""
+    deployed = deploy(randomised(TINY))
+    kept = {}
+    for name, module in deployed.named_modules():
+        module.register_forward_hook(
+            lambda module, args, output, name=name: kept.update({name: (output, output.clone())})
+        )
+    deployed(images(2, 65, 97))
+    overwritten = {name for name, (output, before) in kept.items() if not torch.equal(output, before)}
+    before_relu = {"conv5"}
+    for name, module in deployed.named_modules():
+        members = [*module.named_children()] if isinstance(module, nn.Sequential) else []
+        before_relu |= {f"{name}.{key}" for (key, _), (_, after) in pairwise(members) if isinstance(after, nn.ReLU)}
+    assert len(kept) == len([*deployed.modules()]) - 3  # the lists of units are never called
+    assert "conv1" not in overwritten  # the max-pool reads it
+    assert overwritten <= before_relu
+
+
+@pytest.mark.parametrize("spec", [*SMALL_SPECS, *(pytest.param(spec, id=name) for name, spec in SPECS.items())])
+@pytest.mark.parametrize("size", [(33, 47), (65, 97)], ids=str)
+@torch.inference_mode()
+def test_forward_features_are_the_plain_networks(spec, size, monkeypatch):
+    model = randomised(spec)
+    deployed = deploy(model)
+    photos = images(3, *size)
+    expected = model.forward_features(photos)
+    for pixels in (layers.PIXELS_AT_ONCE, 33 * 47):  # the latter would send each photo by itself
+        monkeypatch.setattr(layers, "PIXELS_AT_ONCE", pixels)
+        for got, plain in zip(deployed.forward_features(photos), expected, strict=True):
+            assert relative_error(got, plain) < 1e-12
+        assert relative_error(deployed(photos), model(photos)) < 1e-12
+
+
+class Backbone(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.network.forward_features(photos)
+
+
+@pytest.mark.parametrize("record", ["script", "trace", "export"])
+@torch.inference_mode()
+def test_forward_features_can_be_recorded(record):
+    model = randomised(TINY)
+    backbone, photos = Backbone(deploy(model)), images(2, 65, 97)
+    recorded = {
+        "script": lambda: torch.jit.script(backbone),
+        "trace": lambda: torch.jit.trace(backbone, photos),
+        "export": lambda: torch.export.export(backbone, (photos,)).module(),
+    }[record]()
+    for got, plain in zip(recorded(photos), model.forward_features(photos), strict=True):
+        assert relative_error(got, plain) < 1e-12
+
+
 @torch.inference_mode()
 def test_large_batches_go_through_in_pieces(monkeypatch):
     deployed = deploy(randomised(TINY))
@@ -106,10 +182,13 @@ def test_large_batches_go_through_in_pieces(monkeypatch):
 
 @pytest.mark.parametrize("height", [1, 2, 7, 8])
 @pytest.mark.parametrize("width", [1, 2, 7, 8])
-def test_max_pool_equals_pytorchs(height, width):
+def test_max_pool_equals_pytorchs_and_spares_its_input(height, width):
     features = images(2, height, width, 5).contiguous(memory_format=torch.channels_last)
+    features[0, 1, 0, 0], features[0, 2], features[1, 3] = float("nan"), float("inf"), -float("inf")
+    before = features.clone()
     expected = nn.functional.max_pool2d(features, 3, 2, 1)
-    assert torch.equal(layers.MaxPool()(features.clone()), expected)
+    torch.testing.assert_close(layers.MaxPool()(features), expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(features, before, rtol=0, atol=0, equal_nan=True)
 
 
 @torch.inference_mode()
@@ -132,9 +211,46 @@ def test_padded_channels_change_nothing(spec):
     assert deployed.conv1.out_channels == spec.stem_channels
 
 
-def test_keeps_the_dtype():
-    deployed = deploy(randomised(TINY, dtype=torch.bfloat16))
-    assert {parameter.dtype for parameter in deployed.parameters()} == {torch.bfloat16}
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.inference_mode()
+def test_keeps_the_dtype(dtype):
+    model = randomised(TINY, dtype=dtype)
+    deployed = deploy(model)
+    assert {parameter.dtype for parameter in deployed.parameters()} == {dtype}
+    photos = images(2, 65, 97, dtype=dtype)
+    bound = 10 * torch.finfo(dtype).eps  # folding rounds once where the plain network rounds at every layer
+    assert relative_error(deployed(photos).double(), model.double()(photos.double())) < bound
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize(
+    "surroundings",
+    [
+        lambda: torch.device("meta"),
+        lambda: default_dtype(torch.float16),
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        torch.inference_mode,
+        torch.enable_grad,
+    ],
+    ids=["meta", "float16", "autocast", "inference", "gradients"],
+)
+@pytest.mark.parametrize("make", [deploy, deploy_own])
+def test_surroundings_change_nothing(make, surroundings):
+    model = randomised(TINY)
+    with surroundings():
+        deployed = make(model)
+    assert {(each.dtype, each.device.type) for each in deployed.parameters()} == {(torch.float64, "cpu")}
+    photos = images(2, 65, 97).requires_grad_()
+    logits = deployed(photos)
+    logits.sum().backward()  # refused by parameters made in inference mode
+    assert relative_error(logits.detach(), model(photos).detach()) < 1e-12
 
 
 def test_leaves_the_original_and_the_random_state_alone():
@@ -162,16 +278,40 @@ def test_asks_for_no_gradient():
     assert not deploy(randomised(TINY))(images(1, 64, 64)).requires_grad
 
 
-def test_refuses_training_mode():
-    with pytest.raises(ValueError, match=r"model\.eval\(\)"):
-        deploy(randomised(TINY).train())
-    partly = randomised(TINY)
-    partly.conv1[1].train()
-    with pytest.raises(ValueError, match="training mode"):
-        deploy(partly)
+OTHER_REVISION = """
+import importlib, sys, torch
+sys.path.insert(0, "tests")
+from support.networks import images, randomise, relative_error
+import shufflenetv2
+
+hub = torch.hub.load(sys.argv[1], "shufflenet_v2_x0_5", source="local")
+alias = type(hub).__module__.partition(".")[0]
+assert alias.startswith("_shufflenetv2_")
+hub_deploy = importlib.import_module(alias + ".network.deploy").deploy
+installed = shufflenetv2.ShuffleNetV2(shufflenetv2.SPECS["shufflenet_v2_x0_5"])
+torch.set_num_threads(1)
+photos = images(2, 65, 97)
+with torch.no_grad():
+    for network, deploy in ((hub, shufflenetv2.deploy), (installed, hub_deploy)):
+        network = randomise(network).double()
+        assert relative_error(deploy(network)(photos), network(photos)) < 1e-12
+        try:
+            deploy((hub_deploy if deploy is shufflenetv2.deploy else shufflenetv2.deploy)(network))
+        except TypeError as error:
+            print(error)
+"""
 
 
-def test_refuses_other_modules():
+def test_another_revision_of_this_package(tmp_path):
+    """A network from the hub given to the installed package, and the other way round."""
+    other = copy_repository(tmp_path / "other")
+    with open(other / "shufflenetv2/network/model.py", "a") as file:
+        file.write("# another revision\n")
+    printed = run_python(OTHER_REVISION, str(other), cwd=ROOT, env={**os.environ, "TORCH_HOME": str(tmp_path)}).stdout
+    assert printed.count("is the deploy form already") == 2
+
+
+def test_refuses_the_deploy_form():
     with pytest.raises(TypeError, match="is the deploy form already"):
         deploy(deploy(randomised(TINY)))  # type: ignore[arg-type]
 
@@ -231,7 +371,9 @@ def test_compiles():
         assert relative_error(compiled(photos), deployed(photos)) < 1e-12
 
 
-@pytest.mark.parametrize(("branch_channels", "basic_units"), [(58, 3), (5, 8), (1, 4), (7, 0)])
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(branch_channels=st.integers(1, 60), basic_units=st.integers(0, 12))
+@example(branch_channels=58, basic_units=3)
 def test_routing_follows_the_shuffle(branch_channels, basic_units):
     """Channels carry their identity through chunk and interleave as numbers, as the plain network moves them."""
     identity = torch.arange((basic_units + 2) * branch_channels).view(basic_units + 2, 1, branch_channels, 1, 1)
