@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from shufflenetv2 import devices, inference, package
 from shufflenetv2.__main__ import main
-from shufflenetv2.builder import resolve
-from shufflenetv2.commands import evaluate, export
+from shufflenetv2.builder import is_path, resolve
+from shufflenetv2.commands import classify, evaluate, export, options
 from shufflenetv2.commands.train import contents, read_data
-from shufflenetv2.description import STANDARD, Preprocess
+from shufflenetv2.description import STANDARD, Description, Preprocess
 from shufflenetv2.devices import Group
-from shufflenetv2.errors import CheckpointError, ExportError, TrainingError
+from shufflenetv2.errors import CheckpointError, ExportError, ImageError, TrainingError
 from shufflenetv2.network.formats.table import Shape
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.photos.folders import LabelledPhotos, find_photos
@@ -194,6 +194,26 @@ class TestWeights:
     def test_each_width_has_its_own_default(self) -> None:
         assert [str(default_entry(arch)) for arch in SPECS] == [f"{arch}/imagenet1k_v1" for arch in SPECS]
         assert default_entry("resnet18") is None
+
+    def test_the_default_is_the_one_that_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        one = default_entry("shufflenet_v2_x0_5")
+        entries = (replace(one, name="x_v1", default=False), one)  # type: ignore[type-var]
+        monkeypatch.setattr(manifest, "load_manifest", lambda: entries)
+        assert default_entry("shufflenet_v2_x0_5") is one
+
+    def test_other_files_are_told_from_checkpoints(self) -> None:
+        header = (20).to_bytes(8, "little")
+        with pytest.raises(CheckpointError, match="is a safetensors file"):
+            checkpoint.load_plain(header + b"{" + b" " * 12, "x")
+        for data in (header + b"{" + b" " * 11, header + b"[" + b" " * 20):  # no longer than its header; another header
+            with pytest.raises(CheckpointError, match="cannot be loaded as a checkpoint"):
+                checkpoint.load_plain(data, "x")
+        state = io.BytesIO()
+        torch.save({"format": RUN_FORMAT}, state)
+        with pytest.raises(
+            CheckpointError, match=r"is the state of a training run, not a model; use best.pth beside it"
+        ):
+            checkpoint.parse_checkpoint(state.getvalue(), "x", SPECS)
 
     def test_bundled_weights_need_no_network(self) -> None:
         assert [resolve(None, name).local for name in (CIFAR, "shufflenet_v2_x0_5/imagenet1k_v1")] == [True, False]
@@ -478,3 +498,31 @@ class TestPackage:
         assert package.progress_bar(5, "photo", shown=shown, desc="x") == {
             "total": 5, "unit": "photo", "disable": disable, "desc": "x",
         }  # fmt: skip
+
+
+def test_a_file_that_describes_itself_needs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = ShuffleNetV2(SPECS["shufflenet_v2_x0_5"], 2)
+    described = Description("shufflenet_v2_x0_5", 3, ("cat", "dog"), STANDARD)
+    checkpoint.write_checkpoint(tmp_path / "best.pth", model.state_dict(), described)
+    classify = inference.Classifier(resolve(None, tmp_path / "best.pth"), top=1)
+    assert len(classify.predict(torch.zeros(1, 3, 64, 64))[0]) == 1
+    assert not caplog.records
+
+
+def test_an_architecture_s_name_may_be_a_folder_s() -> None:
+    assert is_path("shufflenet_v2_x0_5/mine.pth")
+    assert is_path("shufflenet_v2_x0_5/runs/mine")
+    assert not is_path("shufflenet_v2_x0_5/mine")
+
+
+def test_a_bad_photo_in_json() -> None:
+    assert (
+        classify.to_json(Path("a.jpg"), ImageError("a.jpg is empty")) == '{"photo": "a.jpg", "error": "a.jpg is empty"}'
+    )
+
+
+@pytest.mark.parametrize(("kind", "most"), [(options.port, 65535), (options.positive, 10**6), (options.size, 2048)])
+def test_the_largest_number(kind: Callable[[str], int], most: int) -> None:
+    assert kind(str(most)) == most
+    with pytest.raises(argparse.ArgumentTypeError, match="must be a whole number"):
+        kind(str(most + 1))
