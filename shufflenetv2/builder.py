@@ -132,7 +132,7 @@ def from_entry(entry: Entry) -> Weights:
 
 
 def _read_entry(entry: Entry, progress: bool) -> Checkpoint:
-    return parse_checkpoint(fetch(entry, progress), f"{entry.file} ({entry})", SPECS)
+    return parse_checkpoint(fetch(entry, progress), f"{entry.file} ({entry})", SPECS, verified=True)
 
 
 def _from_checkpoint(checkpoint: Checkpoint, described: bool) -> Weights:

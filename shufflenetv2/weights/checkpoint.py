@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..description import Description, parse_description, to_json
+from ..description import FIRST_KEY, Description, parse_description, to_json
 from ..errors import CheckpointError, ManifestError
 from ..files import read_regular, whole_file
 from ..package import logger
-from .foreign import FIRST, check_container, state_dict_in
 
 FORMAT = "shufflenetv2"
 RUN_FORMAT = "shufflenetv2-training"  # the state of a training run, `last.pth`
@@ -48,7 +47,7 @@ class Checkpoint:
     @property
     def in_channels(self) -> int:
         """Channels of the images that the first convolution reads."""
-        return self._kernel(FIRST).shape[1]
+        return self._kernel(FIRST_KEY).shape[1]
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -99,13 +98,16 @@ def read_checkpoint(path: str | os.PathLike[str], archs: Mapping[str, object]) -
     return parse_checkpoint(data, where, archs)
 
 
-def load_plain(data: bytes, where: str) -> Any:
+def load_plain(data: bytes, where: str, *, verified: bool = False) -> Any:
     """``torch.load(..., weights_only=True)`` from memory, on the CPU, whatever file format torch has used.
 
     Raises:
         CheckpointError: the bytes are no checkpoint, are damaged, or hold more than tensors and plain types.
     """
-    check_container(data, where)
+    if not verified:
+        from .foreign import check_container  # weights of the manifest need not wait for it
+
+        check_container(data, where)
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load fails with a dozen unrelated types on damaged files
@@ -125,18 +127,19 @@ def _reason(error: Exception) -> str:
     return "".join(each if each.isprintable() else "?" for each in (reasons or ["no reason given"])[0])[:200]
 
 
-def parse_checkpoint(data: bytes, where: str, archs: Mapping[str, object]) -> Checkpoint:
+def parse_checkpoint(data: bytes, where: str, archs: Mapping[str, object], *, verified: bool = False) -> Checkpoint:
     """Read the bytes of a checkpoint file and say what it is; ``load`` checks its tensors.
 
     Args:
         data: the whole file.
         where: names it in messages.
         archs: what a description may give as its architecture.
+        verified: whether the bytes are known by their sha256.
 
     Raises:
         CheckpointError: it is no checkpoint of this network, with the remedy where there is one.
     """
-    content, description = load_plain(data, where), None
+    content, description = load_plain(data, where, verified=verified), None
     if isinstance(content, dict) and content.get("format") == RUN_FORMAT:
         raise CheckpointError(f"{where} is the state of a training run, not a model; use best.pth beside it")
     if isinstance(content, dict) and content.get("format") == FORMAT:
@@ -150,7 +153,11 @@ def parse_checkpoint(data: bytes, where: str, archs: Mapping[str, object]) -> Ch
         except ManifestError as error:
             raise CheckpointError(str(error)) from error
         content = content.get("state_dict")
-    checkpoint = Checkpoint(state_dict_in(content, where), description, where)
+    if not (isinstance(content, dict) and FIRST_KEY in content):
+        from .foreign import state_dict_in
+
+        content = state_dict_in(content, where)
+    checkpoint = Checkpoint(content, description, where)
     if description:
         says = (len(description.categories), description.in_channels)
         has = (checkpoint.num_classes, checkpoint.in_channels)

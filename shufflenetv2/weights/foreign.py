@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from ..description import FIRST_KEY
 from ..errors import CheckpointError
 from ..package import logger
 
-FIRST = "conv1.0.weight"  # the state-dict key by which this network is known
 _WRAPPERS = re.compile(r"(module\.|_orig_mod\.)+")  # DataParallel, torch.compile, AveragedModel: the network in a shell
 
 # Keys by which other networks and other states are known, what they are, and what to do.
@@ -87,7 +87,7 @@ def state_dict_in(content: object, where: str) -> dict[str, Tensor]:
 
 
 def _is_state_dict(value: object) -> bool:
-    return isinstance(value, Mapping) and any(isinstance(key, str) and key.endswith(FIRST) for key in value)
+    return isinstance(value, Mapping) and any(isinstance(key, str) and key.endswith(FIRST_KEY) for key in value)
 
 
 def _save_alone(key: str) -> str:
@@ -95,9 +95,9 @@ def _save_alone(key: str) -> str:
 
 
 def _without_prefix(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    if FIRST in content:
+    if FIRST_KEY in content:
         return dict(content)
-    prefix = next((key.removesuffix(FIRST) for key in content if key.endswith(FIRST)), None)
+    prefix = next((key.removesuffix(FIRST_KEY) for key in content if key.endswith(FIRST_KEY)), None)
     if prefix is None:
         raise CheckpointError(f"{where} {_what_it_is(content)}")
     if not _WRAPPERS.fullmatch(prefix):
@@ -120,4 +120,4 @@ def _what_it_is(content: Mapping[str, Any]) -> str:
         return f"is a wrapped checkpoint with the keys {sorted(content)[:8]}; {_save_alone(inner[0])}"
     if "conv1.weight" in content and "conv1.bias" in content:
         return _FOLDED
-    return f"has no tensor {FIRST!r}, so it is no ShuffleNet V2; its first keys are {sorted(content)[:4]}"
+    return f"has no tensor {FIRST_KEY!r}, so it is no ShuffleNet V2; its first keys are {sorted(content)[:4]}"
