@@ -340,6 +340,22 @@ class TestTraining:
         everything = Augmentation(photo_size=32, trivial_augment=True, random_erasing=0.5)
         assert steps(everything) == ["Resize", "CenterCrop", "TrivialAugmentWide", "PILToTensor", "RandomErasing"]
 
+    def test_each_process_draws_its_own(self, photos: LabelledPhotos, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Shifts, flips and mixing come from torch's global state, which each epoch of each process seeds anew."""
+        seeds: list[int] = []
+
+        def seeded(seed: int) -> None:
+            seeds.append(seed)
+            raise InterruptedError
+
+        model = ShuffleNetV2(SPECS["shufflenet_v2_x0_5"], 2)
+        monkeypatch.setattr(torch, "manual_seed", seeded)
+        for rank in (0, 1, 2):
+            group = Group(rank, 1, torch.device("cpu"))
+            with pytest.raises(InterruptedError):
+                Trainer(model, photos, STANDARD, Recipe(((64, 1.0),)), group).run_epoch()
+        assert len(set(seeds)) == 3
+
     def test_each_step_has_its_own_gradient(self, photos: LabelledPhotos, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of equal photos and weights, it is the same in every step."""
         photos = photos.take([0, 1, 0, 1])
