@@ -353,7 +353,7 @@ class TestTraining:
         for rank in (0, 1, 2):
             group = Group(rank, 1, torch.device("cpu"))
             with pytest.raises(InterruptedError):
-                Trainer(model, photos, STANDARD, Recipe(((64, 1.0),)), group).run_epoch()
+                Trainer(model, photos, STANDARD, Recipe(((64, 1.0),)), group).run_epoch(None)
         assert len(set(seeds)) == 3
 
     def test_each_step_has_its_own_gradient(self, photos: LabelledPhotos, monkeypatch: pytest.MonkeyPatch) -> None:
