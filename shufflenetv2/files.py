@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,3 +90,18 @@ def _flush_directory(directory: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def shown(path: str | bytes | os.PathLike[str]) -> str:
+    """``path``, or other text from outside, for people: on one line, escaped where it would act on a terminal."""
+    return "".join(
+        each if each.isprintable() or unicodedata.category(each) == "Zs" else ascii(each)[1:-1]
+        for each in os.fsdecode(path)
+    )
+
+
+def expanded(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """``path``, its ``~`` or ``~user`` replaced by that home directory, unless something has the name as it is."""
+    if not os.fsdecode(path).startswith("~") or os.path.lexists(path):
+        return path
+    return os.path.expanduser(path)

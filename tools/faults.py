@@ -7,7 +7,7 @@ import pytest
 from support.processes import run_module
 
 from shufflenetv2.package import CHECKOUT
-from shufflenetv2.photos import decode
+from shufflenetv2.photos import decode, formats, tiff
 from shufflenetv2.weights import download, store, transport
 
 ROWS = range(1, 43)
@@ -26,9 +26,14 @@ Three promises:
    {progress:g} s without progress for one attempt, {tries} tries of a mirror, {redirects} redirects, and of a body the
    size in the manifest plus one byte.
 3. **No image costs more than a stated memory and time, or fails with anything but `ImageError`**: {bytes:,} bytes and
-   {pixels:,} pixels at most (`SHUFFLENETV2_MAX_BYTES` and `SHUFFLENETV2_MAX_PIXELS` in the environment replace them),
-   {scans} scans and {segments:,} segments of a JPEG, {chunks:,} chunks of a PNG. Within those
-   bounds no file takes more than 1 GB of memory or 30 s of one core; ordinary photos take milliseconds.
+   {pixels:,} pixels at most, {copied:,} of a WEBP, TIFF, AVIF or HEIC and {cmyk:,} of a CMYK JPEG
+   (`SHUFFLENETV2_MAX_BYTES` and `SHUFFLENETV2_MAX_PIXELS` in the environment replace them, as `--max-pixels` and
+   `max_pixels=` do the latter), {scans} scans and {segments:,} segments of a JPEG, {chunks:,} chunks of a PNG,
+   {blocks:,} blocks of a GIF before its first frame, {runs:,} bytes and pixels of a BMP compressed by runs, {parts:,}
+   strips or tiles of a TIFF. Within those bounds no file takes more than 1 GB of memory or 30 s of one core; ordinary
+   photos take milliseconds. Photos of up to {exact:,} pixels become what torchvision's preset makes of them, bit for
+   bit; larger ones are halved first. (HEIC is measured by hand only, and has its decoder's bounds where the size within
+   is larger than the file says.)
 
 After a failure the cache is as it was before and free of temporary files, unless the row says otherwise. All errors
 derive from `ShuffleNetError` and from the built-in exception they resemble (`shufflenetv2/errors.py`).
@@ -105,11 +110,17 @@ def document() -> str:
         "progress": download.PROGRESS_SECONDS,
         "tries": download.TRIES,
         "redirects": transport.MAX_REDIRECTS,
-        "bytes": decode.MAX_BYTES,
-        "pixels": decode.MAX_PIXELS,
-        "scans": decode.MAX_SCANS,
-        "segments": decode.MAX_SEGMENTS,
-        "chunks": decode.MAX_CHUNKS,
+        "bytes": formats.MAX_BYTES,
+        "pixels": formats.MAX_PIXELS,
+        "copied": formats.MAX_PIXELS_COPIED,
+        "cmyk": formats.MAX_PIXELS * 3 // 4,
+        "scans": formats.MAX_SCANS,
+        "segments": formats.MAX_SEGMENTS,
+        "chunks": formats.MAX_CHUNKS,
+        "blocks": formats.MAX_BLOCKS,
+        "runs": formats.MAX_RUNS,
+        "parts": tiff.MAX_PARTS,
+        "exact": decode.EXACT_PIXELS,
         "stale": store.STALE_SECONDS,
     }
     lines = [

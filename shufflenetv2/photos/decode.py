@@ -1,17 +1,14 @@
 """Untrusted bytes become an upright RGB image, or an ``ImageError``, at a bounded cost of time and memory.
 
-Nothing is decoded before its size is known to be acceptable. The number of pixels alone bounds neither time nor memory:
-a JPEG of 200 kB whose last scan is repeated 200 times decodes for seconds, one of 3 MB made of empty segments takes a
-hundred megabytes, and a WebP decoder allocates its canvas before it can be asked for its size. So the parts of files in
-the formats that can do this are counted first.
+Nothing is decoded before its size and the number of its parts are known to be acceptable (``formats.py`` counts them).
 """
 
-import io
 import os
-import re
+import sys
+from typing import Any
 
 from ..errors import ImageError
-from ..files import NotRegularError, read_regular
+from ..files import NotRegularError, expanded, read_regular, shown
 from ..package import limit, require
 
 try:
@@ -20,16 +17,15 @@ except ImportError:
     require("reading photos", "pillow>=12.3")
     raise
 
-MAX_PIXELS = 50_000_000  # unless SHUFFLENETV2_MAX_PIXELS says otherwise
-MAX_BYTES = 32_000_000  # unless SHUFFLENETV2_MAX_BYTES does
-MAX_SCANS = 64  # of a JPEG; progressive files have about ten
-MAX_SEGMENTS = 10_000  # of a JPEG; 32 MB of full ones are 500
-MAX_CHUNKS = 100_000  # of a PNG; libpng's default of 8 kB each makes 4,000 of 32 MB
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+from .colours import halved, to_rgb, white_of
+from .formats import FORMATS, MAX_PIXELS, recognise
+from .tiff import ORIENTATION, ExcessError, orientation
 
-_ORIENTATION = 0x0112  # EXIF tag; its values 2 to 8 are undone by these operations
-_UPRIGHT = {
+MAX_BYTES = 32_000_000  # unless SHUFFLENETV2_MAX_BYTES says otherwise
+MIN_WIDTH = 8  # each row costs as much again
+EXACT_PIXELS = 50_000_000  # larger photos are halved before anything else is done with them
+
+_UPRIGHT = {  # how the values 2 to 8 of EXIF's orientation are undone
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -39,14 +35,21 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Within compressed data 0xFF is followed by 0x00 or by a restart marker, 0xD0 to 0xD7.
-_JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
-_END_OF_IMAGE, _START_OF_SCAN, _START_OF_IMAGE, _FIRST_WITH_LENGTH = 0xD9, 0xDA, 0xD8, 0xC0
+
+KINDS = "a path, bytes, a file object, a PIL image, a numpy array (H, W, 3) or a uint8 tensor (C, H, W)"
 
 
-def max_pixels() -> int:
-    """The most pixels of a photo; ``ValueError`` if SHUFFLENETV2_MAX_PIXELS is no number above 0."""
-    return int(limit("SHUFFLENETV2_MAX_PIXELS", MAX_PIXELS))
+def pixel_limit(max_pixels: int | None = None, default: int = MAX_PIXELS) -> int:
+    """The most pixels of a photo: ``max_pixels``, else what SHUFFLENETV2_MAX_PIXELS says, else ``default``.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    if max_pixels is None:
+        return int(limit("SHUFFLENETV2_MAX_PIXELS", default))
+    if type(max_pixels) is not int or max_pixels < 1:
+        raise ValueError(f"max_pixels must be a whole number above 0, got {max_pixels!r:.80}")
+    return max_pixels
 
 
 def max_bytes() -> int:
@@ -54,56 +57,100 @@ def max_bytes() -> int:
     return int(limit("SHUFFLENETV2_MAX_BYTES", MAX_BYTES))
 
 
-def open_photo(photo: str | os.PathLike[str] | bytes | Image.Image, name: str | None = None) -> Image.Image:
+def open_photo(
+    photo: Any, name: str | None = None, *, max_pixels: int | None = None, upright: bool = True
+) -> Image.Image:
     """Open a photo as a person sees it: upright, transparency on white, the first frame of an animation, in RGB.
 
     Args:
-        photo: path of a regular file, the bytes of one (JPEG, PNG, WEBP, GIF or BMP), or a PIL image.
+        photo: the path of a regular file (``~`` is the home directory), its bytes, a file object opened in binary mode,
+            a PIL image, or a numpy array ``(H, W, 3)`` of uint8 in RGB (OpenCV's are BGR: ``array[..., ::-1]``). Files
+            are JPEG, PNG, WEBP, GIF, BMP, TIFF (its first page) or AVIF, and HEIC where pillow-heif is installed.
         name: what to call it in messages.
+        max_pixels: the most pixels; ``None`` takes SHUFFLENETV2_MAX_PIXELS from the environment, else 120 million (50
+            million for WEBP, TIFF, AVIF and HEIC, whose decoders hold several copies of the picture).
+        upright: turn the photo as its EXIF orientation says. ``False`` leaves it as its pixels lie: for PIL images that
+            were turned already and still carry the tag (``image.rotate`` keeps it, ``ImageOps.exif_transpose`` does
+            not).
 
     Returns:
-        A PIL image of mode RGB, loaded. Plain RGB images come back unchanged.
+        A PIL image of mode RGB, loaded. Plain RGB images come back unchanged; photos of more than 50 million pixels at
+        half their width and height, or a quarter, so that they have no more.
 
     Raises:
         ImageError: it is missing, too large, damaged or no image; the message names it.
-        ValueError: SHUFFLENETV2_MAX_PIXELS or SHUFFLENETV2_MAX_BYTES is no number above 0.
+        ValueError: ``max_pixels``, SHUFFLENETV2_MAX_PIXELS or SHUFFLENETV2_MAX_BYTES is no number above 0.
     """
-    name = name or _name(photo)
-    allowed = max_pixels()  # here and in _read, not below: a wrong setting is no fault of the photo's
-    image = photo if isinstance(photo, Image.Image) else _read(photo, name)
+    name = shown(name or _name(photo))
+    allowed = pixel_limit(max_pixels)  # here and in _read, not below: a wrong setting is no fault of the photo's
+    given = photo if isinstance(photo, Image.Image) else _from_array(photo, allowed, name) or _read(photo, name)
     try:
-        if isinstance(image, bytes):
-            image = _open(image, allowed, name)
+        image, allowed = _open(given, max_pixels, name) if isinstance(given, bytes) else (given, allowed)
         check_size(image.size, allowed, name)
         image.load()
-        image = _upright(image)  # one name for every stage, so that no two of them stay in memory
-        return _to_rgb(image, name)
+        check_size(image.size, allowed, name)  # once more: some decoders find another size as they decode
+        turn = _UPRIGHT.get(_orientation(image, given)) if upright else None
+        white = white_of(image, name)
+        while image.width * image.height > EXACT_PIXELS:
+            image = halved(image, white)
+        if turn is not None:
+            image = image.transpose(turn)  # one name for every stage, so that no two of them stay in memory
+        return to_rgb(image, white)
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen unrelated types on damaged files
-        reason = str(error) or type(error).__name__
+        reason = shown(str(error)) or type(error).__name__
         raise ImageError(f"{name} cannot be decoded ({reason}); is the file complete?") from error
 
 
 def _name(photo: object) -> str:
     if isinstance(photo, (str, os.PathLike)):
-        return os.fspath(photo)
-    if isinstance(photo, bytes):
+        return os.fsdecode(photo)
+    if isinstance(photo, (bytes, bytearray, memoryview)):
         return f"<{len(photo)} bytes>"
-    return getattr(photo, "filename", "") or f"<{type(photo).__name__}>"
+    for attribute in ("filename", "name"):  # of PIL images and of file objects
+        if isinstance(name := getattr(photo, attribute, None), str) and name:
+            return name
+    return f"<{type(photo).__name__}>"
 
 
-def _read(photo: str | os.PathLike[str] | bytes, name: str) -> bytes:
+def _from_array(photo: object, allowed: int, name: str) -> Image.Image | None:
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(photo, numpy.ndarray):
+        return None
+    if len(photo.shape) != 3 or photo.shape[2] != 3:
+        raise ImageError(
+            f"{name} has shape {photo.shape}, expected (H, W, 3), in RGB; for grey give numpy.stack((array,) * 3, -1), "
+            "with alpha PIL.Image.fromarray(array), for a batch list(array)"
+        )
+    if str(photo.dtype) != "uint8":
+        raise ImageError(
+            f"{name} holds {photo.dtype}, expected uint8 from 0 to 255; where 1 is white: "
+            "(array * 255).round().astype('uint8')"
+        )
+    height, width, _ = photo.shape
+    check_size((width, height), allowed, name)
+    return Image.frombytes("RGB", (width, height), photo.tobytes())
+
+
+def _read(photo: object, name: str) -> bytes:
     allowed = max_bytes()
     try:
-        data = photo if isinstance(photo, bytes) else read_regular(photo, allowed)
+        if isinstance(photo, (str, os.PathLike)):
+            data = read_regular(expanded(photo), allowed)
+        elif isinstance(photo, (bytes, bytearray, memoryview)):
+            data = bytes(photo)
+        else:
+            data = _drain(photo, allowed)
     except NotRegularError as error:
         raise ImageError(f"{name} {error}") from error
     except (OSError, ValueError) as error:
         hint = "; download it first" if "://" in name else ""
-        raise ImageError(f"{name} cannot be opened: {getattr(error, 'strerror', None) or error}{hint}") from error
+        reason = shown(getattr(error, "strerror", None) or str(error))
+        raise ImageError(f"{name} cannot be opened: {reason}{hint}") from error
     if not data:
-        raise ImageError(f"{name} is empty, expected an image")
+        hint = "; was it read before? .seek(0) goes back" if hasattr(photo, "read") else ""
+        raise ImageError(f"{name} is empty, expected an image{hint}")
     if len(data) > allowed:
         raise ImageError(
             f"{name} is larger than the {allowed:,} bytes allowed; make it smaller, or set SHUFFLENETV2_MAX_BYTES "
@@ -112,29 +159,43 @@ def _read(photo: str | os.PathLike[str] | bytes, name: str) -> bytes:
     return data
 
 
-def _open(data: bytes, allowed: int, name: str) -> Image.Image:
-    """Read the header only.
+def _drain(file: Any, allowed: int) -> bytes:
+    """Read on to the end, or one byte more than ``allowed``; a single ``read`` may give less than was asked for."""
+    if not callable(getattr(file, "read", None)):
+        raise TypeError(f"a photo is {KINDS}; got {type(file).__name__}")
+    parts: list[bytes] = []
+    left = allowed + 1
+    while left > 0 and (part := file.read(left)):
+        if not isinstance(part, bytes):
+            raise ValueError("it gives text, not bytes; open it in binary mode, 'rb'")
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
-    Not by ``Image.open``: it has a limit on pixels of its own, one for the whole process, so that it can neither be
-    raised for one call nor be changed while other threads open photos of theirs.
-    """
-    problem = excess(data)
-    if problem:
-        raise ImageError(f"{name} has {problem}: it would cost far more time than its picture; save it anew")
-    check_size(webp_size(data) or (1, 1), allowed, name)  # its decoder allocates all of it when it is opened
-    Image.preinit()
-    for format in FORMATS:
-        if format not in Image.OPEN:
-            Image.init()
-        decoder, accepts = Image.OPEN[format]
-        if accepts and accepts(data[:16]) is True:
-            break
-    else:
-        raise ImageError(f"{name} is no image of a known format ({', '.join(FORMATS)}); it begins with {data[:12]!r}")
+
+def _open(data: bytes, max_pixels: int | None, name: str) -> tuple[Image.Image, int]:
+    """The image, of which the header was read, and the most pixels that it may have."""
+    format = recognise(data)
+    if format is None:
+        known = ", ".join(each.name for each in FORMATS)
+        raise ImageError(f"{name} is no image of a known format ({known}); it begins with {data[:12]!r}")
+    if not format.available():
+        raise ImageError(
+            f"{name} is a {format.name}, which needs {format.requires}; type: pip install {format.requires}"
+        )
+    allowed = pixel_limit(max_pixels, format.max_pixels)
     try:
-        return decoder(io.BytesIO(data), "")
+        check_size(format.check(data) or (1, 1), allowed, name)
+        image = format.open(data)
+    except ExcessError as error:
+        raise ImageError(f"{name} {error}; save it anew") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # of GIF's decoder, as it opens
         raise ImageError(f"{name} has a frame too large for a GIF ({error}); save it in another format") from error
+    if image.mode == "CMYK":  # of a JPEG, four bands wait for their last scan in 8 bytes a pixel
+        allowed = pixel_limit(max_pixels, format.max_pixels * 3 // 4)
+    if format.name == "JPEG" and image.width * image.height > EXACT_PIXELS:
+        image.draft(None, (max(1, image.width // 2), max(1, image.height // 2)))
+    return image, allowed
 
 
 def check_size(size: tuple[int, int], allowed: int, name: str) -> None:
@@ -146,88 +207,19 @@ def check_size(size: tuple[int, int], allowed: int, name: str) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise ImageError(f"{name} is {width}x{height} pixels: it holds no picture")
-    if width * height > allowed:
+    if max(width, MIN_WIDTH) * height > allowed:
+        narrow = f" (rows of fewer than {MIN_WIDTH} count as {MIN_WIDTH})" if width < MIN_WIDTH else ""
         raise ImageError(
-            f"{name} is {width}x{height} pixels, more than the {allowed:,} allowed; make it smaller, or set "
-            "SHUFFLENETV2_MAX_PIXELS in the environment to allow more"
+            f"{name} is {width}x{height} pixels{narrow}, more than the {allowed:,} allowed; make it smaller, or set "
+            "SHUFFLENETV2_MAX_PIXELS in the environment, or max_pixels=, or --max-pixels, to allow more"
         )
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image, given: object) -> int:
     try:
-        operation = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        # Whoever made an image may have set the tag, which is then in no bytes yet. A TIFF is its own EXIF block.
+        if image is given:
+            return int(image.getexif().get(ORIENTATION, 1))
+        return orientation({**image.info, "exif": given} if image.format == "TIFF" else image.info)
     except Exception:  # damaged EXIF is common and says nothing about the pixels: show them as they lie
-        return image
-    return image if operation is None else image.transpose(operation)
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode == "F":
-        raise ImageError(f"{name} has floating-point values (mode F), whose range is unknown; convert it to L or RGB")
-    if image.mode.startswith("I"):
-        image = _to_8_bits(image)
-    if image.has_transparency_data:
-        image = image if image.mode == "RGBA" else image.convert("RGBA")
-        opaque = Image.new("RGB", image.size, "white")
-        opaque.paste(image, mask=image)  # its alpha channel is meant
-        return opaque
-    return image.convert("RGB")
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey, scaled; ``convert`` alone would clip everything above 255 to white."""
-    transparent = image.info.get("transparency")
-    image = image.convert("I").point(lambda value: value * (255 / 65535) + 0.5).convert("L")
-    if isinstance(transparent, int):  # the grey value that is seen through, now with its neighbours of the same 8 bits
-        image.info["transparency"] = int(transparent * (255 / 65535) + 0.5)
-    return image
-
-
-def excess(data: bytes) -> str | None:
-    """What is too much about the file, or ``None``. Damage is the decoder's business: it ends the count here."""
-    if data.startswith(b"\xff\xd8"):
-        return _jpeg(data)
-    return _png(data) if data.startswith(b"\x89PNG\r\n\x1a\n") else None
-
-
-def webp_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height from the first chunk of a WebP file; ``None`` if it is none or has neither."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
-        return None
-    kind = data[12:16]
-    if kind == b"VP8X":
-        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-    if kind == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if kind == b"VP8 ":
-        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
-    return None
-
-
-def _jpeg(data: bytes) -> str | None:
-    scans = segments = 0
-    position = 2
-    while match := _JPEG_MARKER.search(data, position):
-        marker, position = match[1][0], match.end()
-        if marker == _END_OF_IMAGE:
-            return None
-        scans += marker == _START_OF_SCAN
-        segments += 1
-        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
-            return f"more than {MAX_SCANS} scans" if scans > MAX_SCANS else f"more than {MAX_SEGMENTS:,} segments"
-        # The lower markers are reserved: decoders skip them, and not by a length.
-        if marker >= _FIRST_WITH_LENGTH and marker != _START_OF_IMAGE:
-            position += max(2, int.from_bytes(data[position : position + 2], "big"))
-    return None
-
-
-def _png(data: bytes) -> str | None:
-    position = 8
-    for _ in range(MAX_CHUNKS):
-        if position + 8 > len(data):
-            return None
-        position += 12 + int.from_bytes(data[position : position + 4], "big")
-    return f"more than {MAX_CHUNKS:,} chunks"
+        return 1

@@ -6,7 +6,7 @@ Memory is bounded by the batches in flight, whatever the folder's size.
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -17,8 +17,12 @@ from torch import Tensor
 
 from ..description import BATCH_SIZE, Category
 from ..errors import DatasetError, ImageError
-from .decode import SUFFIXES
+from ..files import expanded, shown
+from .listing import BROKEN, HIDDEN, UNLABELLED, LeftOut, Told, list_photos, tell
+from .listing import find_photos as find_photos
 from .transform import PhotoTransform
+
+SPLITS = ("train", "val", "test")  # the folders of a data set that is split
 
 
 @dataclass(frozen=True)
@@ -28,35 +32,6 @@ class Batch:
     paths: Sequence[Path]
     images: Tensor | None
     errors: Sequence[ImageError | None]
-
-
-def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Files as given, folders recursively and sorted, by suffix, without hidden files.
-
-    Raises:
-        DatasetError: a folder holds no photo, or cannot be listed.
-    """
-    photos: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            photos.append(path)
-            continue
-        found = sorted(_walk(path))
-        if not found:
-            raise DatasetError(f"the folder {path} holds no photo ({', '.join(SUFFIXES)})")
-        photos += found
-    return photos
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise DatasetError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
-
-    for directory, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(each for each in folders if not each.startswith("."))
-        for file in files:
-            if not file.startswith(".") and file.lower().endswith(SUFFIXES):
-                yield Path(directory, file)
 
 
 def read_ahead(
@@ -121,36 +96,50 @@ class LabelledPhotos:
         )
 
 
-def class_folders(directory: str | os.PathLike[str]) -> list[Path]:
-    """The folders in ``directory``, sorted by name, without hidden ones.
+def class_folders(directory: str | os.PathLike[str], left_out: LeftOut | None = None) -> list[Path]:
+    """The folders in ``directory``, sorted by name, without hidden ones; what lies beside them is counted.
 
     Raises:
         DatasetError: it is missing, no folder, or holds no folder.
     """
-    directory = Path(directory)
+    directory = Path(expanded(directory))
+    left_out = LeftOut() if left_out is None else left_out
+    folders = []
     try:
-        folders = sorted(each for each in directory.iterdir() if each.is_dir() and not each.name.startswith("."))
+        for each in sorted(directory.iterdir()):
+            if each.name.startswith("."):
+                left_out.others[HIDDEN] += 1
+            elif each.is_dir():
+                folders.append(each)
+            else:
+                left_out.others[UNLABELLED if each.exists() else BROKEN] += 1
     except OSError as error:
-        raise DatasetError(f"{directory} cannot be read as a folder of one folder a class: {error.strerror}") from error
+        raise DatasetError(
+            f"{shown(directory)} cannot be read as a folder of one folder a class: {error.strerror}"
+        ) from error
     if not folders:
         raise DatasetError(
-            f"{directory} must hold one folder a class, with that class's photos in it; it holds no folder"
+            f"{shown(directory)} must hold one folder a class, with that class's photos in it; it holds no folder"
         )
     return folders
 
 
-def read_labelled(directory: str | os.PathLike[str], classes: Sequence[Category] | None = None) -> LabelledPhotos:
+def read_labelled(
+    directory: str | os.PathLike[str], classes: Sequence[Category] | None = None, told: Told = lambda line: None
+) -> LabelledPhotos:
     """List the photos below ``directory``; a folder's name says what the photos in it show.
 
     Args:
         directory: holds one folder a class; a subset of ``classes`` will do.
         classes: in the order of their indices, each known by its label and its WordNet id; ``None`` takes the folders'
             names, sorted.
+        told: is given a line if something was left out.
 
     Raises:
         DatasetError: a folder is empty, or its name is that of no class, or of several.
     """
-    folders = class_folders(directory)
+    left_out = LeftOut()
+    folders = class_folders(directory, left_out)
     if classes is None:
         classes = [Category(folder.name, None) for folder in folders]
     indices: dict[str, list[int]] = {}
@@ -160,16 +149,19 @@ def read_labelled(directory: str | os.PathLike[str], classes: Sequence[Category]
     unknown = [folder.name for folder in folders if folder.name not in indices]
     if unknown:
         known = _some([" or ".join(filter(None, category)) for category in classes])
-        raise DatasetError(f"{directory} has folders that are no class: {_some(unknown)}; the classes are {known}")
+        raise DatasetError(
+            f"{shown(directory)} has folders that are no class: {_some(unknown)}; the classes are {known}"
+        )
     ambiguous = [folder.name for folder in folders if len(indices[folder.name]) > 1]
     if ambiguous:
         raise DatasetError(f"several classes share the label {ambiguous[0]!r}; name the folder by its WordNet id")
     paths: list[Path] = []
     labels: list[int] = []
     for folder in folders:
-        found = find_photos([folder])  # refuses an empty folder
+        found = list_photos(folder, left_out)  # refuses an empty folder
         paths += found
         labels += indices[folder.name] * len(found)
+    tell(Path(directory), left_out, told)
     return LabelledPhotos(tuple(paths), tuple(labels), tuple(category.label for category in classes))
 
 
@@ -198,8 +190,24 @@ def hold_out(photos: LabelledPhotos, fraction: float, seed: int) -> tuple[Labell
 
 
 def find_split(directory: str | os.PathLike[str], names: Sequence[str]) -> Path | None:
-    """The first of ``names`` that is a folder in ``directory``, if it is one of a data set split into folders."""
-    return next((Path(directory, name) for name in names if Path(directory, name).is_dir()), None)
+    """The first of ``names`` that is a folder in ``directory``, if that is a data set split into folders.
+
+    Beside other folders a folder of photos is a class, whatever its name.
+
+    Raises:
+        DatasetError: it may be either.
+    """
+    directory = Path(expanded(directory))
+    found = next((directory / name for name in names if (directory / name).is_dir()), None)
+    beside = [] if found is None else [each.name for each in class_folders(directory) if each.name not in SPLITS]
+    if found is None or not beside:
+        return found
+    if any(each.is_dir() and not each.name.startswith(".") for each in found.iterdir()):
+        raise DatasetError(
+            f"{shown(found)} may be a class or a part of the data set: it holds folders, as a part does, beside "
+            f"{_some(beside)}; give a folder that holds classes alone, or {', '.join(SPLITS)} alone"
+        )
+    return None
 
 
 def _some(names: Sequence[str], most: int = 10) -> str:

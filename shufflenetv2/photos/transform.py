@@ -7,8 +7,8 @@ wrong with a photo is an ``ImageError``; nothing is decoded before its size is k
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,57 @@ from torch import Tensor
 from ..description import Preprocess
 from ..errors import ImageError
 from ..package import hub_call, made_by_hub
-from .decode import Image, check_size, max_pixels, open_photo
+from .decode import KINDS, Image, check_size, open_photo, pixel_limit
 
 # Of longer photos only the part of this aspect ratio around their centre is resized: no more than the middle square is
 # looked at anyway, and resizing the shorter side of 1x20000 pixels to 256 would make an image of gigabytes.
 MAX_ASPECT = 16
 
-Photo = str | os.PathLike[str] | bytes | Image.Image | Tensor
+
+class Readable(Protocol):
+    """A file object that was opened in binary mode: a file, ``BytesIO``, the answer of a web request."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Array(Protocol):
+    """A numpy array; numpy itself is never imported."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def tobytes(self) -> bytes: ...
+
+
+Photo = str | os.PathLike[str] | bytes | Readable | Image.Image | Array | Tensor
+
+
+def several(photos: Any) -> Iterator[Photo] | None:
+    """The photos of a list, a generator or another iterable, which must not hold lists or batches; ``None`` for one.
+
+    Raises:
+        TypeError: it is neither, or, as it is iterated, an element is a list or a batch; the message says which.
+    """
+    if _is_one(photos):
+        return None
+    if not isinstance(photos, Iterable) or isinstance(photos, (Mapping, Set)):
+        raise TypeError(f"a photo is {KINDS}, or a list of them; got {type(photos).__name__}")
+    return _flat(photos)
+
+
+def _is_one(photo: object) -> bool:
+    one = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Tensor)
+    numpy = sys.modules.get("numpy")
+    return isinstance(photo, one) or hasattr(photo, "read") or (numpy is not None and isinstance(photo, numpy.ndarray))
+
+
+def _flat(photos: Iterable[Any]) -> Iterator[Photo]:
+    for index, photo in enumerate(photos):
+        batch = isinstance(photo, Tensor) and photo.dim() == 4
+        if batch or not _is_one(photo):
+            kind = f"a batch of shape {list(photo.shape)}" if batch else f"a {type(photo).__name__}"
+            raise TypeError(f"photos[{index}] is {kind}; each element of a list is one photo: {KINDS}")
+        yield photo
 
 
 def _resized(width: int, height: int, shorter: int) -> tuple[int, int]:
@@ -52,9 +96,25 @@ class PhotoTransform:
         preprocess: sizes and normalisation, from the manifest or a checkpoint.
         in_channels: 3, or 1 for grey images normalised with the means of mean and std.
         reference: architecture and weights that name ``preprocess`` in a call of the entry point of that name.
+        max_pixels: the most pixels of a photo; ``None`` is 120 million (``open_photo`` says more).
+        upright: turn photos as their EXIF orientation says; ``False`` leaves them as they lie, for PIL images that were
+            turned already and still carry the tag.
+
+    Raises:
+        ValueError: ``in_channels`` is neither 1 nor 3, or ``max_pixels`` no whole number above 0.
     """
 
-    def __init__(self, preprocess: Preprocess, in_channels: int = 3, reference: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        in_channels: int = 3,
+        reference: tuple[str, str] | None = None,
+        *,
+        max_pixels: int | None = None,
+        upright: bool = True,
+    ) -> None:
+        if max_pixels is not None:
+            pixel_limit(max_pixels)
         if in_channels not in (1, 3):
             raise ValueError(
                 f"photos have 3 channels, or 1 if grey; in_channels={in_channels} needs your own transform"
@@ -62,37 +122,45 @@ class PhotoTransform:
         self.preprocess = preprocess
         self.in_channels = in_channels
         self.reference = reference
+        self.max_pixels = max_pixels
+        self.upright = upright
 
     def __repr__(self) -> str:
         return f"PhotoTransform({self.preprocess}, in_channels={self.in_channels})"
 
-    def __call__(self, photos: Photo | Sequence[Photo]) -> Tensor:
+    def __call__(self, photos: Photo | Iterable[Photo]) -> Tensor:
         """Transform one photo or several.
 
         Args:
-            photos: a path, bytes, a PIL image, a uint8 tensor ``(C, H, W)`` or ``(N, C, H, W)`` in RGB (or grey, for
-                ``in_channels=1``), or a sequence of them.
+            photos: a path, bytes, a file object opened in binary mode, a PIL image, a numpy array ``(H, W, 3)`` of
+                uint8 in RGB, a uint8 tensor ``(C, H, W)`` in RGB (or grey, for ``in_channels=1``); or several: a list
+                or another iterable of these, or a uint8 tensor ``(N, C, H, W)``. A list is flat.
 
         Returns:
             ``float32 (N, in_channels, crop, crop)``, contiguous, on the CPU (tensors stay on their device).
 
         Raises:
-            ImageError: naming the photo that cannot be used.
+            ImageError: naming the photo that cannot be used, and which element of a list it is.
             TypeError: something else was given.
-            ValueError: the sequence is empty, or the environment's bounds on photos are no numbers above 0.
+            ValueError: there are no photos, or the environment's bounds on photos are no numbers above 0.
         """
-        if isinstance(photos, (list, tuple)):
-            if not photos:
-                raise ValueError("the list of photos is empty; give at least one")
-            return torch.cat([self(photo) for photo in photos])
-        if isinstance(photos, Tensor):
-            return self._normalize(self._from_tensor(photos))
-        if isinstance(photos, (str, os.PathLike, bytes, Image.Image)):
-            return self._normalize(self._from_image(open_photo(photos)))
-        raise TypeError(
-            "a photo is a path, bytes, a PIL image or a uint8 tensor (C, H, W), or a list of them; got "
-            f"{type(photos).__name__}" + _array_hint(photos)
-        )
+        elements = several(photos)
+        if elements is None:
+            return self._one(photos)
+        images: list[Tensor] = []
+        for photo in elements:
+            try:
+                images.append(self._one(photo))
+            except ImageError as error:
+                raise ImageError(f"photos[{len(images)}]: {error}") from error
+        if not images:
+            raise ValueError("the list of photos is empty; give at least one")
+        return torch.cat(images)
+
+    def _one(self, photo: Any) -> Tensor:
+        if isinstance(photo, Tensor):
+            return self._normalize(self._from_tensor(photo))
+        return self._normalize(self._from_image(open_photo(photo, max_pixels=self.max_pixels, upright=self.upright)))
 
     def _from_image(self, image: Image.Image) -> Tensor:
         if self.in_channels == 1:
@@ -114,7 +182,7 @@ class PhotoTransform:
         if images.dtype is not torch.uint8:
             raise ImageError(f"a photo tensor must hold uint8 values from 0 to 255, got {images.dtype}")
         height, width = images.shape[-2:]
-        check_size((width, height), max_pixels(), "the photo tensor")
+        check_size((width, height), pixel_limit(self.max_pixels), "the photo tensor")
         if images.shape[1] != self.in_channels:
             images = _to_grey(images) if self.in_channels == 1 else images.expand(-1, 3, -1, -1)
         left, top, right, bottom = _cut(width, height)
@@ -138,19 +206,13 @@ class PhotoTransform:
         return images.sub_(per_channel[0].view(-1, 1, 1)).div_(per_channel[1].view(-1, 1, 1))
 
     def __reduce__(self) -> tuple[Any, ...]:
+        settings = {"max_pixels": self.max_pixels, "upright": self.upright}
         if made_by_hub() and self.reference:
-            return hub_call("preprocess", *self.reference, in_channels=self.in_channels)
-        return type(self), (self.preprocess, self.in_channels, self.reference)
+            return *hub_call("preprocess", *self.reference, in_channels=self.in_channels), settings
+        return type(self), (self.preprocess, self.in_channels, self.reference), settings
 
 
 def _to_grey(images: Tensor) -> Tensor:
     """ITU-R 601-2 luma with the weights of torchvision's ``rgb_to_grayscale``, truncated like it."""
     red, green, blue = images.to(torch.float32).unbind(1)
     return (0.2989 * red + 0.587 * green + 0.114 * blue).to(torch.uint8).unsqueeze(1)
-
-
-def _array_hint(photos: object) -> str:
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(photos, numpy.ndarray):
-        return "; convert it: PIL.Image.fromarray(array), with RGB channels last (OpenCV's are BGR)"
-    return ""

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, run_python
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageStat
 from support.fault_rows import fault
 from support.skips import needs_linux, needs_posix
 
 from shufflenetv2.errors import ImageError
-from shufflenetv2.photos import decode
+from shufflenetv2.photos import colours, decode, formats
 from shufflenetv2.photos.decode import open_photo
 from shufflenetv2.photos.folders import read_ahead
 from shufflenetv2.photos.transform import PhotoTransform
@@ -29,7 +29,7 @@ from shufflenetv2.weights.manifest import load_manifest
 
 PREPROCESS = load_manifest()[0].preprocess
 CAT, COFFEE = ROOT / "images/cat.jpg", ROOT / "images/coffee.jpg"
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 
 def encode(image: Image.Image, format: str, **options: object) -> bytes:
@@ -89,8 +89,8 @@ def test_reading_no_file_twice_leaks_no_descriptor(tmp_path: Path) -> None:
                 "no image of a known format",
             ),
             (
-                "tiff", "image of another format",
-                lambda path: path.write_bytes(encode(thumbnail(), "TIFF")), "no image of a known format",
+                "icon", "image of another format",
+                lambda path: path.write_bytes(encode(thumbnail(), "ICO")), "no image of a known format",
             ),
             (
                 "eps", "image of another format",
@@ -156,12 +156,13 @@ BEFORE_DECODING = "ImageError before decoding, naming the variable that allows m
         pytest.param(data, message, id=name, marks=fault(39, what, BEFORE_DECODING))
         for name, what, data, message in (
             (
-                "pixels", "pixel bomb", lambda: png_of(10_000, 5_001),
-                "10000x5001 pixels, more .* set SHUFFLENETV2_MAX_PIXELS in",
+                "pixels", "pixel bomb", lambda: png_of(12_000, 10_001),
+                "12000x10001 pixels, more .* set SHUFFLENETV2_MAX_PIXELS in",
             ),
             ("many", "pixel bomb", lambda: png_of(60_000, 60_000), "60000x60000 .* set SHUFFLENETV2_MAX_PIXELS in"),
-            ("warned", "pixel bomb", lambda: png_of(10_000, 10_000), "set SHUFFLENETV2_MAX_PIXELS in"),
-            ("gif", "pixel bomb", lambda: gif_of((1, 1), frame=(10_000, 6_000)), "10000x6000 .* SHUFFLENETV2_MAX_PIX"),
+            ("narrow", "pixel bomb", lambda: png_of(1, 15_000_001), r"1x15000001 pixels \(rows of fewer than 8 count"),
+            ("warned", "pixel bomb", lambda: png_of(12_001, 10_000), "set SHUFFLENETV2_MAX_PIXELS in"),
+            ("gif", "pixel bomb", lambda: gif_of((1, 1), frame=(12_000, 10_001)), "12000x10001 .* SHUFFLENETV2_MAX_PI"),
             (
                 "webp", "pixel bomb",
                 lambda: b"RIFF\x16\0\0\0WEBPVP8X\n\0\0\0\x10\0\0\0" + b"\xfe\x3f\0" * 2, "16383x16383 pixels",
@@ -260,7 +261,7 @@ def test_the_environment_bounds_what_the_hub_loads(tmp_path: Path) -> None:
         "except ValueError as error: print(type(error).__name__, error)"
     )
     large = tmp_path / "large.png"
-    large.write_bytes(png_of(10_000, 5_001, bytes(5_001 * 1_251), bits=1))  # beyond the default
+    large.write_bytes(png_of(12_000, 10_001, bytes(10_001 * 1_501), bits=1))  # beyond the default
 
     def outcome(photo: Path, **variables: str) -> str:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SHUFFLENETV2_")}
@@ -268,8 +269,8 @@ def test_the_environment_bounds_what_the_hub_loads(tmp_path: Path) -> None:
         printed: str = run_python(program, str(ROOT), str(photo), cwd=tmp_path, env=environment).stdout
         return printed.strip()
 
-    assert outcome(large).startswith(f"ImageError {large} is 10000x5001 pixels, more than the 50,000,000 allowed")
-    assert outcome(large, SHUFFLENETV2_MAX_PIXELS="50_010_000") == "(1, 3, 224, 224)"
+    assert outcome(large).startswith(f"ImageError {large} is 12000x10001 pixels, more than the 120,000,000 allowed")
+    assert outcome(large, SHUFFLENETV2_MAX_PIXELS="120_012_000") == "(1, 3, 224, 224)"
     assert outcome(CAT, SHUFFLENETV2_MAX_BYTES="9999").startswith(f"ImageError {CAT} is larger than the 9,999 bytes")
     assert outcome(CAT, SHUFFLENETV2_MAX_BYTES="much").startswith("ValueError the environment variable SHUFFLENETV2_")
 
@@ -305,7 +306,7 @@ def empty_chunks(times: int) -> bytes:
                      marks=fault(39, f"a bomb of {what}", "ImageError before decoding"))
         for name, what, make, allowed, message in (
             ("scans", "JPEG scans", repeated_scan, 50, "has more than 64 scans"),
-            ("segments", "JPEG segments", empty_segments, 9_000, "has more than 10,000 segments"),
+            ("segments", "JPEG segments", empty_segments, 900, "has more than 1,000 segments"),
             ("chunks", "PNG chunks", empty_chunks, 99_000, "has more than 100,000 chunks"),
         )
     ],
@@ -325,14 +326,15 @@ def test_scans_cannot_hide_behind_a_reserved_marker() -> None:
     first = data.index(b"\xff\xda")
     scan_data = first + 2 + int.from_bytes(data[first + 2 : first + 4], "big")
     hidden = data[:scan_data] + b"\xff\x02\xff\xfe" + data[scan_data:]
-    assert decode.excess(hidden) == "more than 64 scans"
+    with pytest.raises(ImageError, match="has more than 64 scans"):
+        open_photo(hidden)
 
 
 @pytest.mark.parametrize("file", [CAT, COFFEE], ids=lambda each: each.name)
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"icc_profile": bytes(300_000), "comment": b"hello"}])
 def test_ordinary_files_have_no_excess(file: Path, options: dict[str, object]) -> None:
-    assert decode.excess(file.read_bytes()) is None
-    assert decode.excess(encode(thumbnail(file, (500, 400)), "JPEG", **options)) is None
+    assert formats.check_jpeg(file.read_bytes()) is None
+    assert formats.check_jpeg(encode(thumbnail(file, (500, 400)), "JPEG", **options)) is None
 
 
 @pytest.mark.parametrize("size", [(1, 1), (48, 36), (300, 2)])
@@ -342,7 +344,7 @@ def test_the_size_of_a_webp_is_read_from_its_header(size: tuple[int, int], optio
     image.putalpha(128 if options.get("alpha") else 255)
     more = {"save_all": True, "append_images": [Image.new("RGBA", size)]} if options.get("animated") else {}
     data = encode(image, "WEBP", lossless="lossless" in options, **more)
-    assert decode.webp_size(data) == size
+    assert formats.check_webp(data) == size
 
 
 @fault(39, "extreme aspect ratio", "beyond 16:1 only the crop is computed")
@@ -492,6 +494,98 @@ def test_16_bit_grey_with_transparency() -> None:
     assert [pixel[0] for pixel in image.get_flattened_data()] == [0, 255, 78, 255]
 
 
+def integers(values: list[int], mode: str = "I") -> Image.Image:
+    image = Image.new(mode, (len(values), 1))
+    image.putdata(values)
+    return image
+
+
+@fault(40, "integers of 32 bits", "8 or 16 bits by their values; beyond, ImageError with the range")
+def test_32_bit_grey_is_decided_by_its_values() -> None:
+    def grey(values: list[int]) -> list[int]:
+        return [pixel[0] for pixel in open_photo(integers(values)).get_flattened_data()]
+
+    assert grey([0, 100, 255]) == [0, 100, 255]
+    assert grey([0, 25_700, 65_535]) == [0, 100, 255]
+    assert grey([0, 256]) == [0, 1]
+    for values in ([0, 65_536], [-1, 255], [-(2**31), 2**31 - 1]):
+        message = rf"has values from {values[0]} to {values[1]} \(mode I\), expected 0 to 255 or to 65535; scale"
+        with pytest.raises(ImageError, match=message):
+            open_photo(integers(values))
+    assert open_photo(encode(integers([0, 7, 255]), "TIFF")).getpixel((2, 0)) == (255, 255, 255)
+
+
+@fault(40, "floating-point values", "ImageError with the range")
+def test_floating_values_are_refused_with_their_range() -> None:
+    for values in ([0.0, 1.0], [-0.5, 300.25]):
+        image = integers(values, "F")  # type: ignore[arg-type]  # the same with floats
+        for photo in (image, encode(image, "TIFF")):
+            with pytest.raises(
+                ImageError, match=f"values, from {values[0]:g} to {values[1]:g} .mode F., of which none"
+            ):
+                open_photo(photo)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "I;16", "L", "CMYK", "I"])
+@pytest.mark.parametrize("size", [(61, 47), (1, 90), (300, 2)])
+def test_photos_beyond_the_exact_are_halved(mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    image = thumbnail(size=size).convert("L" if mode[0] == "I" else mode)
+    image = image.convert("I").point(lambda value: value * 257).convert(mode) if mode[0] == "I" else image
+    whole = open_photo(image)
+    monkeypatch.setattr(decode, "EXACT_PIXELS", size[0] * size[1] - 1)
+    monkeypatch.setattr(colours, "TILE", 16)
+    half = open_photo(image)
+    assert half.tobytes() == whole.reduce(2).tobytes()
+    monkeypatch.setattr(decode, "EXACT_PIXELS", size[0] * size[1] // 4 - 1)
+    smaller = open_photo(image)
+    assert smaller.width * smaller.height <= decode.EXACT_PIXELS
+    assert smaller.size in (whole.reduce(4).size, whole.reduce(8).size)
+
+
+def test_jpegs_beyond_the_exact_are_decoded_at_half_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(thumbnail(size=(200, 100)), "JPEG", quality=95, exif=exif)
+    whole = open_photo(data)
+    monkeypatch.setattr(decode, "EXACT_PIXELS", 19_999)
+    monkeypatch.setattr(decode, "halved", None)  # the decoder has done it
+    half = open_photo(data)
+    assert half.size == (50, 100)
+    difference = ImageChops.difference(half, whole.reduce(2)).convert("L")
+    assert ImageStat.Stat(difference).mean[0] < 3
+
+
+def test_more_pixels_are_allowed_by_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = encode(Image.new("RGB", (40, 30)), "WEBP")
+    with pytest.raises(ImageError, match="more than the 1,199 allowed"):
+        open_photo(photo, max_pixels=1199)
+    monkeypatch.setenv("SHUFFLENETV2_MAX_PIXELS", "7")
+    with pytest.raises(ImageError, match="more than the 7 allowed"):
+        open_photo(photo)
+    assert open_photo(photo, max_pixels=1200).size == (40, 30)
+
+
+@fault(39, "pixel bomb of a format whose decoder copies", "ImageError from 50 million pixels on")
+@pytest.mark.parametrize("name", ["WEBP", "TIFF", "AVIF"])
+def test_formats_that_copy_have_a_lower_limit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (8_001, 6_250)
+    rows = {name: formats.FORMATS[index] for index, name in enumerate(each.name for each in formats.FORMATS)}
+    assert rows[name].max_pixels == formats.MAX_PIXELS_COPIED == 50_000_000 < size[0] * size[1]
+    fake = rows[name]._replace(check=lambda data: size)
+    monkeypatch.setattr(decode, "recognise", lambda data: fake)
+    with pytest.raises(ImageError, match=r"8001x6250 pixels, more than the 50,000,000 allowed"):
+        open_photo(encode(thumbnail(), name))
+    assert open_photo(encode(thumbnail(), name), max_pixels=size[0] * size[1]).size == (48, 36)
+
+
+def test_a_cmyk_jpeg_has_a_lower_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = {each.name: each for each in formats.FORMATS}["JPEG"]._replace(max_pixels=48 * 36)
+    monkeypatch.setattr(decode, "recognise", lambda data: fake)
+    assert open_photo(encode(thumbnail(), "JPEG")).size == (48, 36)
+    with pytest.raises(ImageError, match="more than the 1,296 allowed"):
+        open_photo(encode(thumbnail().convert("CMYK"), "JPEG"))
+
+
 @fault(40, "CMYK", "its colours")
 def test_cmyk() -> None:
     data = encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100)
@@ -575,6 +669,13 @@ def samples(format: str) -> list[bytes]:
             "WEBP": [(image, {"exif": exif}), (alpha, {"lossless": True}), (image, {"save_all": True, **another})],
             "GIF": [(image, {}), (image, {"save_all": True, **another})],
             "BMP": [(image, {}), (image.convert("P"), {})],
+            "TIFF": [
+                (image, {}), (image, {"compression": "tiff_lzw", "tiffinfo": {274: 6}}),
+                (alpha, {"compression": "jpeg"}), (image, {"compression": "jpeg"}),
+                (image.convert("P"), {"compression": "packbits"}),
+                (image.convert("CMYK"), {"compression": "tiff_adobe_deflate", "tiffinfo": {278: 5}}),
+            ],
+            "AVIF": [(image, {"exif": exif}), (alpha, {"subsampling": "4:4:4"}), (image.convert("L"), {})],
         }  # fmt: skip
         found += [encode(variant, format, **options) for variant, options in variants[format]]
     return found
@@ -632,28 +733,58 @@ except MemoryError:
 
 def largest(directory: Path) -> dict[str, bytes]:
     """The most expensive files within the bounds."""
-    width, height = 10_000, 5_000
+    large, small = (12_000, 10_000), (10_000, 5_000)  # of 120 and of 50 million pixels
     exif = Image.Exif()
     exif[0x0112] = 6
-    grey = Image.effect_noise((width // 8, height // 8), 60).resize((width, height))
-    colour = Image.merge("RGB", (grey, grey, grey))
-    alpha = Image.new("RGBA", (width, height), (10, 200, 30, 128))
-    palette = Image.new("P", (width, height), 3)
+    grey = Image.effect_noise((1_500, 1_250), 60)
+    colour = Image.merge("RGB", (grey, grey, grey)).resize(large)
+    alpha = Image.new("RGBA", large, (10, 200, 30, 128))
+    palette = Image.new("P", large, 3)
     palette.putpalette([value for value in range(256) for _ in range(3)])
-    return {
-        "progressive.jpg": encode(colour, "JPEG", quality=50, subsampling=0, progressive=True, exif=exif),
-        "cmyk.jpg": encode(Image.new("CMYK", (width, height), (1, 2, 3, 4)), "JPEG", exif=exif),
+    half, turned = alpha.crop((0, 0, *small)), {274: 6, 278: 5_000}
+    found = {
+        "progressive.jpg": encode(colour, "JPEG", quality=40, subsampling=0, progressive=True, exif=exif),
+        "cmyk.jpg": encode(
+            Image.new("CMYK", (12_000, 7_500), (1, 2, 3, 4)), "JPEG", exif=exif, progressive=True, subsampling=0
+        ),
         "alpha.png": encode(alpha, "PNG", compress_level=1, exif=exif),
-        "grey16.png": encode(Image.new("I;16", (width, height), 3000), "PNG", compress_level=1),
+        "grey16.png": encode(Image.new("I;16", large, 3000), "PNG", compress_level=1),
         "palette.png": encode(palette, "PNG", transparency=3),
         "palette.gif": encode(palette, "GIF", transparency=3),
-        "alpha.webp": encode(alpha, "WEBP", lossless=True, quality=0, method=0, exif=exif),
-        "cut.bmp": encode(grey, "BMP")[:31_000_000],
-        "line.png": png_of(1, 50_000_000, bytes(2)),
+        "cut.bmp": encode(grey.resize(large), "BMP")[:31_000_000],
+        "line.png": png_of(8, 15_000_000, bytes(9)),
         "thin.png": encode(Image.new("L", (1, 20_000)), "PNG"),
-        "wide.png": encode(Image.new("L", (50_000_000 // 20, 20)), "PNG"),
-        "scans.jpg": repeated_scan(57, side=7_000),
+        "wide.png": encode(Image.new("L", (120_000_000 // 20, 20)), "PNG"),
+        "scans.jpg": repeated_scan(57, side=10_900),
+        "alpha.webp": encode(half, "WEBP", lossless=True, quality=0, method=0, exif=exif),
+        "alpha.avif": encode(half, "AVIF", subsampling="4:4:4", speed=10, exif=exif),
+        "alpha.tif": encode(half, "TIFF", compression="tiff_lzw", tiffinfo=turned),
+        "jpeg.tif": encode(half.convert("RGB"), "TIFF", compression="jpeg", tiffinfo=turned),
+        "integers.tif": encode(Image.new("I", small, 3000), "TIFF", compression="tiff_lzw"),
+        "deep.tif": strips16(*small),
     }
+    del colour, alpha, palette
+    return found
+
+
+def strips16(width: int, height: int) -> bytes:
+    """A TIFF of four bands of 16 bits, in one strip."""
+    strip = zlib.compress(bytes(8 * width) * height, 1)
+    tags = {
+        256: width,
+        257: height,
+        258: 16,
+        259: 8,
+        262: 2,
+        273: 8,
+        274: 6,
+        277: 4,
+        278: height,
+        279: len(strip),
+        338: 2,
+    }
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 def hostile() -> dict[str, bytes]:
@@ -665,7 +796,9 @@ def hostile() -> dict[str, bytes]:
         "canvas.webp": b"RIFF\x16\0\0\0WEBPVP8X\n\0\0\0\x10\0\0\0" + b"\xfe\x3f\0" * 2,
         "screen.gif": gif_of((65_535, 65_535), frame=(65_535, 65_535)),
         "frame.gif": gif_of((1, 1), frame=(65_535, 65_535)),
+        "narrow.png": png_of(1, 120_000_000, bytes(2)),
         "text.png": png_of(1, 1)[:33] + png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**28), 9)),
+        "strip.tif": strips16(10_000, 5_001),
     }  # fmt: skip
 
 
@@ -684,7 +817,7 @@ def test_memory_and_time_are_bounded(tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in (*within, *beyond)]
     ran = subprocess.run(
         [sys.executable, "-c", BOUNDED, *paths], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
-        capture_output=True, text=True, timeout=200, check=False,
+        capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     *rows, limited = [json.loads(line) for line in ran.stdout.splitlines()]

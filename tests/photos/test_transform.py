@@ -1,8 +1,11 @@
 """Photos become exactly what torchvision's presets make of them."""
 
+import copy
 import io
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -122,7 +125,7 @@ def test_grey_input_uses_the_mean_statistics() -> None:
         (b"hello, this is text", ImageError, "no image of a known format"),
         (torch.zeros(3, 8, 8), ImageError, "uint8"),
         (torch.zeros(2, 8, 8, dtype=torch.uint8), ImageError, "shape"),
-        (torch.zeros(8, dtype=torch.uint8).numpy(), TypeError, "fromarray"),
+        (torch.zeros(8, dtype=torch.uint8).numpy(), ImageError, "fromarray"),
         (7, TypeError, "a photo is a path"),
         ([], ValueError, "empty"),
     ],
@@ -146,3 +149,115 @@ def test_neither_torchvision_nor_numpy_is_imported() -> None:
         [sys.executable, "-c", program, str(CAT)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout == "[]\n"
+
+
+# What else a photo may be.
+
+
+def test_file_objects_arrays_and_generators() -> None:
+    numpy = pytest.importorskip("numpy")
+    transform = PhotoTransform(STANDARD)
+    expected = transform(CAT)
+
+    class Slow(io.RawIOBase):
+        """Gives a little at a time, as sockets do."""
+
+        def __init__(self, data: bytes) -> None:
+            self.rest = data
+
+        def read(self, size: int = -1) -> bytes:
+            part, self.rest = self.rest[: min(size, 1000)], self.rest[min(size, 1000) :]
+            return part
+
+    with Image.open(CAT) as image:
+        array = numpy.asarray(image.convert("RGB"))
+    with open(CAT, "rb") as file:
+        for photo in (file, io.BytesIO(CAT.read_bytes()), Slow(CAT.read_bytes()), array, bytearray(CAT.read_bytes())):
+            assert torch.equal(transform(photo), expected), type(photo)
+    assert torch.equal(transform(array[:, ::-1]), transform(Image.fromarray(array[:, ::-1])))
+    assert torch.equal(transform(CAT for _ in range(3)), expected.expand(3, -1, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda numpy: numpy.zeros((4, 5, 3), "float32"), r"holds float32, expected uint8 .*astype\('uint8'\)"),
+        (
+            lambda numpy: numpy.zeros((4, 5), "uint8"),
+            r"has shape \(4, 5\), expected \(H, W, 3\), in RGB; for grey give",
+        ),
+        (lambda numpy: numpy.zeros((3, 4, 5), "uint8"), r"has shape \(3, 4, 5\), expected \(H, W, 3\)"),
+        (lambda numpy: numpy.zeros((2, 4, 5, 3), "uint8"), r"for a batch list\(array\)"),
+        (lambda numpy: numpy.zeros((0, 5, 3), "uint8"), "holds no picture"),
+        (lambda numpy: io.StringIO("text"), r"open it in binary mode, 'rb'"),
+        (lambda numpy: io.BytesIO(), r"<BytesIO> is empty, expected an image; was it read before\? \.seek\(0\)"),
+        (lambda numpy: io.BytesIO(b"hello, this is text"), "<BytesIO> is no image of a known format"),
+    ],
+    ids=range(8),
+)
+def test_arrays_and_file_objects_that_are_no_photos(make: Callable[[object], object], message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        PhotoTransform(STANDARD)(make(pytest.importorskip("numpy")))
+
+
+def test_a_file_object_is_read_no_further_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHUFFLENETV2_MAX_BYTES", "1000")
+    file = io.BytesIO(CAT.read_bytes())
+    with pytest.raises(ImageError, match="larger than the 1,000 bytes allowed"):
+        open_photo(file)
+    assert file.tell() == 1001
+
+
+def test_a_list_is_flat() -> None:
+    transform = PhotoTransform(STANDARD)
+    batch = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    for nested, kind in ((batch, r"a batch of shape \[2, 3, 8, 8\]"), ([CAT], "a list"), (7, "a int"), ((), "a tuple")):
+        with pytest.raises(TypeError, match=rf"^photos\[2\] is {kind}; each element of a list is one photo: a path, "):
+            transform([CAT, batch[0], nested])
+    for none in (7, None, {CAT: 1}, {CAT}):
+        with pytest.raises(TypeError, match=r"^a photo is a path, bytes, .*, or a list of them; got "):
+            transform(none)
+
+
+def test_the_error_of_a_list_says_which_element() -> None:
+    with pytest.raises(ImageError, match=r"^photos\[1\]: missing\.jpg cannot be opened: No such file"):
+        PhotoTransform(STANDARD)(iter([CAT, "missing.jpg", "gone.jpg"]))
+    with pytest.raises(ImageError, match=r"^photos\[0\]: a photo tensor must hold uint8"):
+        PhotoTransform(STANDARD)([torch.zeros(3, 8, 8)])
+
+
+def test_home_directories_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cat.jpg").write_bytes(CAT.read_bytes())
+    assert open_photo("~/cat.jpg").size == open_photo(Path("~/cat.jpg")).size == open_photo(CAT).size
+    (tmp_path / "~odd.jpg").write_bytes(COFFEE.read_bytes())
+    assert open_photo("~odd.jpg").size == open_photo(COFFEE).size
+
+
+def test_settings_of_a_transform_are_checked_and_kept() -> None:
+    for wrong in (0, -1, 1.5, True, "many"):
+        with pytest.raises(ValueError, match=r"^max_pixels must be a whole number above 0, got "):
+            PhotoTransform(STANDARD, max_pixels=wrong)  # type: ignore[arg-type]  # the point of the test
+    transform = PhotoTransform(STANDARD, max_pixels=1000, upright=False)
+    for each in (transform, pickle.loads(pickle.dumps(transform)), copy.deepcopy(transform)):
+        assert (each.max_pixels, each.upright) == (1000, False)
+        for photo in (CAT, torch.zeros(3, 40, 30, dtype=torch.uint8), Image.new("RGB", (40, 30))):
+            with pytest.raises(
+                ImageError, match=r"more than the 1,000 allowed; .* or max_pixels=, or --max-pixels, to"
+            ):
+                each(photo)
+
+
+def test_a_photo_that_was_turned_already_is_left_as_it_lies() -> None:
+    lying = generated(60, 40, 1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    lying.save(buffer, "PNG", exif=exif)
+    with Image.open(buffer) as opened:
+        turned = opened.transpose(Image.Transpose.ROTATE_270)  # upright now, but the tag is still there
+    assert open_photo(turned).size == (60, 40)  # turned twice
+    assert open_photo(turned, upright=False).tobytes() == turned.tobytes() == open_photo(buffer.getvalue()).tobytes()
+    upright = PhotoTransform(STANDARD, upright=False)(turned)
+    assert torch.equal(upright, PhotoTransform(STANDARD)(buffer.getvalue()))

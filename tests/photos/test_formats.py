@@ -1,0 +1,338 @@
+"""What is counted before a file is decoded, format by format; new formats hold the bounds of the old."""
+
+import io
+import struct
+import sys
+import time
+import types
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.fault_rows import fault
+from test_decode import CAT, encode, png_chunk, thumbnail
+
+from shufflenetv2.errors import ImageError
+from shufflenetv2.photos.avif import check_avif
+from shufflenetv2.photos.decode import open_photo
+from shufflenetv2.photos.formats import FORMATS, Format, recognise, suffixes
+from shufflenetv2.photos.tiff import Directory, ExcessError, orientation
+
+SIZE = (48, 36)
+FORMAT = {each.name: each for each in FORMATS}
+
+
+def test_every_format_that_is_read_is_recognised_by_its_own_row() -> None:
+    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
+        data = encode(thumbnail(), name)
+        assert recognise(data) is FORMAT[name]
+        assert FORMAT[name].check(data) in (None, SIZE)
+        assert FORMAT[name].open(data).size == SIZE
+    assert len(set(suffixes())) == len(suffixes())
+    assert {".jfif", ".tif", ".tiff", ".avif"} <= set(suffixes())
+
+
+@pytest.mark.parametrize("cut", range(0, 64, 3))
+@pytest.mark.parametrize("format", FORMATS, ids=lambda each: each.name)
+def test_a_check_of_a_stump_is_no_crash(format: Format, cut: int) -> None:
+    data = heic_of() if format.name == "HEIC" else encode(thumbnail(), format.name)
+    recognise(data[:cut])
+    with suppress(ExcessError):
+        format.check(data[:cut])
+
+
+# Metadata: Pillow reads all of it, joins what comes in pieces byte by byte, and allocates whatever a tag asks for.
+
+
+def exif_bomb(tags: int, size: int) -> bytes:
+    """Each tag asks for the whole block again."""
+    entries = b"".join(struct.pack("<HHII", tag, 7, size - 8, 8) for tag in range(1, tags + 1))
+    block = b"II*\0" + struct.pack("<IH", 8, tags) + entries + bytes(4)
+    return block.ljust(size, b"\0")
+
+
+def jpeg_with(*segments: bytes, between: bytes = b"") -> bytes:
+    data = encode(thumbnail(), "JPEG")
+    inserted = b"".join(b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment for segment in segments)
+    return data[:2] + inserted + between + data[20:]  # without the first segment, JFIF's, which has the resolution
+
+
+def png_with(kind: bytes, body: bytes) -> bytes:
+    data = encode(thumbnail(), "PNG")
+    start = data.index(b"IDAT") - 4
+    return data[:start] + png_chunk(kind, body) + data[start:]
+
+
+def webp_with_exif(exif: bytes) -> bytes:
+    return encode(thumbnail(), "WEBP", exif=exif)
+
+
+def gif_with(blocks: bytes) -> bytes:
+    data = encode(thumbnail().convert("P"), "GIF")
+    start = 13 + (3 << (data[10] & 7) + 1)
+    return data[:start] + blocks + data[start:]
+
+
+def bmp_of(width: int, height: int, compression: int, body: bytes) -> bytes:
+    header = struct.pack(
+        "<IiiHHIIiiII", 40, width, height, 1, 12 - 4 * compression, compression, len(body), 0, 0, 256, 0
+    )
+    palette = bytes(value for index in range(256) for value in (index, 255 - index, 7, 0))
+    start = 14 + len(header) + len(palette)
+    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + header + palette + body
+
+
+REFUSED = {
+    "GIF comment": (lambda: gif_with(b"!\xfe" + (b"\xff" + b"a" * 255) * 120_000 + b"\0"), "10,000 blocks before its"),
+    "GIF comments": (lambda: gif_with(b"!\xfe\x01a\0" * 1_000_000), "10,000 blocks before its first frame"),
+    "GIF comment behind a trick": (
+        lambda: gif_with(b"!\xff\x0bNETSCAPE2.0\0\x01,\0!\xfe" + (b"\xff" + b"a" * 255) * 120_000 + b"\0"), "10,000",
+    ),
+    "GIF rubbish": (lambda: gif_with(b"x" * 1_000_000), "10,000 blocks before its first frame"),
+    "BMP lines": (lambda: bmp_of(6_000, 6_000, 1, b"\1\1\0\0" * 6_000), r"compressed by runs \(RLE\)"),
+    "BMP 4 bits": (lambda: bmp_of(6_000, 6_000, 2, b"\xfa\x12" * 24 + b"\0\0"), r"compressed by runs \(RLE\)"),
+    "BMP leap": (lambda: bmp_of(4_000_000, 1, 1, b"\0\2\xff\xff"), r"a width of 15,625; save it anew"),
+    "BMP nothing": (lambda: bmp_of(16, 16, 1, b"\xff\1" * 15_000_000), "is read up to 4,000,000 bytes and pixels"),
+    "JPEG stuffing": (lambda: jpeg_with(between=b"\xff" * 30_000_000), "more than 100,000 bytes between its segments"),
+    "JPEG rubbish": (lambda: jpeg_with(between=b"\xff\xd9" + bytes(30_000_000)), "100,000 bytes between its segments"),
+    "JPEG hidden": (
+        lambda: jpeg_with(between=(b"\xff\xf0\xff\xfe" + b"\xff" * 65_000) * 400), "bytes between its segments",
+    ),
+    "JPEG EXIF pieces": (lambda: jpeg_with(*[b"Exif\0\0" + bytes(3_000)] * 9_000), "more than 1,000 segments"),
+}  # fmt: skip
+READ = {
+    "JPEG EXIF": lambda: jpeg_with(b"Exif\0\0" + exif_bomb(4_000, 65_000)),
+    "PNG EXIF": lambda: png_with(b"eXIf", exif_bomb(3_000, 10_000_000)),
+    "WEBP EXIF": lambda: webp_with_exif(exif_bomb(3_000, 10_000_000)),
+    "GIF blocks": lambda: gif_with(b"!\xfe" + (b"\xff" + b"a" * 255) * 9_900 + b"\0"),
+    "GIF extensions": lambda: gif_with(b"!\xfe\0" + b"!\xff\x0bNETSCAPE2.0\x03\1\0\0\0" + b"!\x01\x01a\0" * 2_000),
+    "BMP runs": lambda: bmp_of(1_000, 3_000, 1, b"\1\1\0\0" * 3_000),
+    "JPEG EXIF segments": lambda: jpeg_with(*[b"Exif\0\0" + bytes(31_000)] * 980),
+}
+
+
+@fault(39, "metadata, comments and runs that are dear to read", "ImageError before decoding, or read at their bound")
+@pytest.mark.parametrize("case", REFUSED)
+def test_dear_parts_are_refused_at_once(case: str) -> None:
+    make, message = REFUSED[case]
+    data = make()
+    started = time.process_time()
+    with pytest.raises(ImageError, match=message):
+        open_photo(data)
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("case", READ)
+def test_at_the_bound_they_are_read_in_seconds(case: str) -> None:
+    data = READ[case]()
+    started = time.process_time()
+    assert min(open_photo(data).size) >= 36
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_orientation_is_what_pillow_reads(name: str, turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112], exif[0x0110] = "maker", turn, "model"
+    data = encode(thumbnail(), name, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = image.getexif().get(0x0112, 1)
+        found = orientation({"exif": data}) if name == "TIFF" else orientation(image.info)
+    assert found == expected == turn
+
+
+def test_orientation_in_xmp_and_in_imagemagicks_chunk() -> None:
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    assert orientation({"xmp": xmp}) == orientation({"XML:com.adobe.xmp": xmp.decode()}) == 6
+    assert open_photo(encode(thumbnail(), "WEBP", xmp=xmp)).size == (36, 48)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    raw = "\nexif\n      32\n" + exif.tobytes().hex()
+    assert orientation({"Raw profile type exif": raw}) == 8
+    assert orientation({"exif": b"Exif\0\0MM\0*\xff\xff\xff\xff"}) == orientation({"exif": b""}) == orientation({}) == 1
+
+
+# TIFF.
+
+
+def tiff_of(tags: dict[int, int | tuple[int, ...]], data: bytes = b"") -> bytes:
+    """A directory of LONGs at the end of ``data``, which begins at 8."""
+    start = 8 + len(data)
+    beyond = start + 2 + 12 * len(tags) + 4
+    entries = arrays = b""
+    for tag, value in sorted(tags.items()):
+        values = value if isinstance(value, tuple) else (value,)
+        place = values[0] if len(values) == 1 else beyond + len(arrays)
+        entries += struct.pack("<HHII", tag, 4, len(values), place)
+        arrays += struct.pack(f"<{len(values)}I", *values) if len(values) > 1 else b""
+    return b"II*\0" + struct.pack("<I", start) + data + struct.pack("<H", len(tags)) + entries + bytes(4) + arrays
+
+
+GREY = {256: 40, 257: 30, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 30, 279: 1200}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, None),
+        ({278: 2**32 - 1}, None),
+        ({278: 10, 273: (8, 408, 808), 279: (400, 400, 400)}, None),
+        ({278: 7, 273: (8, 288, 568, 848, 1128), 279: (280, 280, 280, 280, 80)}, None),
+        ({259: 4}, "is compressed in way 4; none, LZW, JPEG, Deflate, PackBits are read; save it anew"),
+        ({259: 50001}, "is compressed in way 50001"),
+        ({256: 10_000, 257: 5_001, 278: 5_001, 259: 5}, r"10000x5001 pixels, more than the 50,000,000 allowed"),
+        ({278: 10, 273: (8, 9, 10), 279: (400, 400, 400)}, "has strips or tiles that overlap"),
+        ({278: 10, 273: (8, 408), 279: (400, 400)}, "does not say where all of its strips or tiles lie"),
+        ({259: 5, 278: 10, 273: (8, 8, 8), 279: (400, 400, 400)}, "has strips or tiles that overlap"),
+        ({259: 5, 279: (7, 7), 278: 10, 273: (8, 408, 808)}, "does not say where all of its strips"),
+        ({257: 100_001, 278: 1}, "has more than 100,000 strips or tiles"),
+        ({278: 2**31 - 1, 259: 5}, "has strips or tiles that are far larger than the picture"),
+        ({322: 16, 323: 16}, "has strips as well as tiles"),
+        ({256: 0}, "holds no picture"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_the_parts_of_a_tiff_are_counted(change: dict[int, int | tuple[int, ...]], message: str | None) -> None:
+    data = tiff_of({**GREY, **change}, bytes(range(200)) * 6)
+    if message is None:
+        image = open_photo(data)
+        assert image.size == (40, 30)
+        assert [image.getpixel((x, 7))[0] for x in range(40)] == [(7 * 40 + x) % 200 for x in range(40)]
+    else:
+        with pytest.raises(ImageError, match=message):
+            open_photo(data)
+
+
+def test_tiles_of_a_tiff_far_larger_than_its_picture_are_refused() -> None:
+    tags = {key: value for key, value in GREY.items() if key not in (273, 278, 279)}
+    tiles = {322: 4096, 323: 4096, 324: tuple(range(8, 108)), 325: (1,) * 100, 256: 1, 257: 409_600, 259: 8}
+    with pytest.raises(ImageError, match="tiles that are far larger than the picture"):
+        open_photo(tiff_of({**tags, **tiles}, bytes(200)))
+
+
+@fault(39, "TIFF tags that ask for the file again and again", "ImageError before decoding")
+def test_the_tags_of_a_tiff_are_counted() -> None:
+    with pytest.raises(ImageError, match=r"has more than 1,000 tags, or more than 64,000,000 bytes of them"):
+        open_photo(exif_bomb(100, 10_000_000))
+    with pytest.raises(ImageError, match=r"has more than 1,000 tags"):
+        open_photo(exif_bomb(1_001, 20_000))
+    assert len(Directory(exif_bomb(900, 20_000))) == 900
+
+
+def test_pages_planes_and_orientation_of_a_tiff() -> None:
+    pages = [Image.new("RGB", (40, 20), colour) for colour in ("red", "lime")]
+    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert open_photo(data).getpixel((3, 3)) == (255, 0, 0)
+    planes = {**GREY, 284: 2, 277: 3, 262: 2, 258: (8, 8, 8), 273: (8, 1208, 2408), 279: (1200,) * 3}
+    assert open_photo(tiff_of(planes, b"\1" * 1200 + b"\2" * 1200 + b"\3" * 1200)).getpixel((39, 29)) == (1, 2, 3)
+    turned = open_photo(encode(thumbnail(), "TIFF", tiffinfo={274: 6}, compression="tiff_lzw"))
+    assert turned.tobytes() == thumbnail().transpose(Image.Transpose.ROTATE_270).tobytes()
+    as_it_lies = open_photo(encode(thumbnail(), "TIFF", tiffinfo={274: 6}), upright=False)
+    assert as_it_lies.tobytes() == thumbnail().tobytes()
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "LA"])
+def test_tiffs_are_what_pillow_makes_of_them(compression: str | None, mode: str) -> None:
+    image = thumbnail(size=(61, 47)).convert(mode)
+    data = encode(image, "TIFF", compression=compression)
+    assert open_photo(data).tobytes() == open_photo(image).tobytes()
+
+
+# AVIF and HEIC.
+
+
+def lying_avif(data: bytes) -> bytes:
+    """It says outside that it is small."""
+    place = data.index(b"ispe") + 8
+    return data[:place] + struct.pack(">II", 8, 8) + data[place + 8 :]
+
+
+@fault(39, "an AVIF whose picture is larger than its boxes say", "ImageError before decoding")
+def test_the_size_of_an_avif_is_that_within(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in ((1, 1), (48, 36), (300, 17), (1023, 77)):
+        for mode, subsampling in (("RGB", "4:2:0"), ("RGBA", "4:4:4"), ("L", "4:0:0")):
+            data = encode(thumbnail(size=size).convert(mode), "AVIF", subsampling=subsampling, speed=10)
+            assert check_avif(data) == check_avif(lying_avif(data)) == size
+    monkeypatch.setenv("SHUFFLENETV2_MAX_PIXELS", "10000")
+    data = encode(thumbnail(size=(400, 300)), "AVIF", speed=10)
+    for photo in (data, lying_avif(data)):
+        with pytest.raises(ImageError, match=r"400x300 pixels, more than the 10,000 allowed"):
+            open_photo(photo)
+
+
+def test_animations_and_exif_bombs_in_avif_are_refused() -> None:
+    frames = [thumbnail(), thumbnail().rotate(180)]
+    data = encode(frames[0], "AVIF", save_all=True, append_images=frames[1:], speed=10)
+    with pytest.raises(ImageError, match="is an animation"):
+        open_photo(data)
+    data = encode(thumbnail(), "AVIF", exif=exif_bomb(200, 1_000_000))
+    with pytest.raises(ImageError, match="more than 64,000,000 bytes of them"):
+        open_photo(data)
+    with pytest.raises(ImageError, match="more than 100 EXIF blocks"):
+        open_photo(encode(thumbnail(), "AVIF") + b"II*\0" * 101)
+
+
+def test_overlapping_items_of_an_avif_are_refused() -> None:
+    data = encode(thumbnail(), "AVIF", exif=b"Exif\0\0" + exif_bomb(1, 30))
+    place = data.index(b"iloc")
+    items = int.from_bytes(data[place + 10 : place + 12], "big")
+    assert items == 2
+    box = b"\0\0\0\0\x44\0" + struct.pack(">H", 900) + b"".join(
+        struct.pack(">HHHII", item, 0, 1, 0, len(data)) for item in range(900)
+    )  # fmt: skip
+    meta = b"meta" + bytes(4) + struct.pack(">I", len(box) + 8) + b"iloc" + box
+    with pytest.raises(ImageError, match="has items that overlap"):
+        open_photo(data[:32] + struct.pack(">I", len(meta) + 4) + meta + data[32:])
+
+
+def heic_of(brand: bytes = b"heic") -> bytes:
+    return struct.pack(">I", 24) + b"ftyp" + brand + bytes(4) + b"mif1heic"
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1"])
+def test_a_heic_names_the_package_it_needs(brand: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shufflenetv2.photos.formats.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImageError, match="is a HEIC, which needs pillow-heif; type: pip install pillow-heif"):
+        open_photo(heic_of(brand))
+    assert ".heic" not in suffixes()
+
+
+def test_a_heic_is_read_where_the_package_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for pillow-heif, which is no dependency of the tests: what is asked of it is its opener's class."""
+    opened: list[bytes] = []
+
+    class HeifImageFile(Image.Image):
+        def __init__(self, file: io.BytesIO, name: str) -> None:
+            super().__init__()
+            opened.append(file.read())
+            picture = thumbnail()
+            self.im, self._mode, self._size = picture.im, picture.mode, picture.size
+
+    module = types.ModuleType("pillow_heif")
+    module.HeifImageFile = HeifImageFile  # type: ignore[attr-defined]
+    module.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
+    monkeypatch.setitem(sys.modules, "pillow_heif", module)
+    assert open_photo(heic_of()).tobytes() == thumbnail().tobytes()
+    assert opened == [heic_of()]
+    assert {".heic", ".heif"} <= set(suffixes())
+
+
+def test_an_image_that_grows_as_it_is_decoded_is_checked_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Growing(Image.Image):
+        def load(self) -> None:
+            self._size = (20_000, 20_000)
+
+    image = Growing()
+    image._mode, image._size = "RGB", (10, 10)
+    with pytest.raises(ImageError, match=r"20000x20000 pixels, more than the 120,000,000 allowed"):
+        open_photo(image)
+
+
+def test_a_photo_with_another_formats_suffix_is_read(tmp_path: Path) -> None:
+    for suffix, name in (("jfif", "JPEG"), ("tif", "TIFF"), ("jpg", "AVIF")):
+        path = tmp_path / f"photo.{suffix}"
+        path.write_bytes(encode(thumbnail(CAT), name))
+        assert open_photo(path).size == SIZE
