@@ -110,7 +110,7 @@ def document() -> str:
         "progress": download.PROGRESS_SECONDS,
         "tries": download.TRIES,
         "redirects": transport.MAX_REDIRECTS,
-        "bytes": formats.MAX_BYTES,
+        "bytes": decode.MAX_BYTES,
         "pixels": formats.MAX_PIXELS,
         "copied": formats.MAX_PIXELS_COPIED,
         "cmyk": formats.MAX_PIXELS * 3 // 4,
