@@ -47,11 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ..builder import resolve
-    from ..photos.decode import max_bytes, max_pixels
+    from ..photos.decode import max_bytes, pixel_limit
 
     host = listening_address(arguments.host)
     check_address(host, arguments.port)
-    max_pixels()  # a wrong setting is told now, not to the first visitor
+    pixel_limit()  # a wrong setting is told now, not to the first visitor
     settings = {"server_port": arguments.port, "max_file_size": max_bytes()}
     opening = resolve(arguments.arch, arguments.weights) if arguments.weights else _without_network(arguments.arch)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the photos are deleted on the way out

@@ -12,7 +12,9 @@ import time
 from typing import TYPE_CHECKING
 
 from ..description import Metrics
-from .options import add_batch_size, add_device, add_json, add_plain, add_weights, positive
+from ..files import shown
+from ..package import progress_bar
+from .options import add_batch_size, add_device, add_json, add_max_pixels, add_plain, add_weights, positive
 
 if TYPE_CHECKING:
     from ..builder import Weights
@@ -28,13 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_device(parser)
     add_plain(parser)
+    add_max_pixels(parser)
     parser.add_argument("--skip-bad", action="store_true", help="count photos that cannot be used, and go on")
     add_json(parser, "one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import torch.hub
-
     from ..builder import build, resolve
     from ..devices import join
     from ..inference import count_hits
@@ -42,14 +43,13 @@ def run(arguments: argparse.Namespace) -> int:
     from ..photos.transform import PhotoTransform
 
     source = resolve(arguments.arch, arguments.weights)
-    photos = read_labelled(arguments.directory, source.classes)
+    left_out: list[str] = []
+    photos = read_labelled(arguments.directory, source.classes, left_out.append)
     with join(arguments.device) as group:
         model = build(source.arch, source, progress=group.leads, deploy=not arguments.plain).to(group.device)
-        transform = PhotoTransform(source.preprocess, source.in_channels)
-        hidden = not (group.leads and sys.stderr.isatty())
+        transform = PhotoTransform(source.preprocess, source.in_channels, max_pixels=arguments.max_pixels)
         start = time.perf_counter()
-        # tqdm's bar where it is installed, a plain one otherwise
-        with torch.hub.tqdm(total=len(photos), unit="photo", disable=hidden) as bar:  # type: ignore[attr-defined]
+        with progress_bar(len(photos), "photo", shown=group.leads and sys.stderr.isatty()) as bar:
             counts = count_hits(
                 model,
                 transform,
@@ -66,7 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
             stated = source.metrics if whole else None
             report = to_json if arguments.json else to_text
             print(report(source, counts, seconds, stated))
-    return 0
+            for line in left_out:
+                print(f"shufflenetv2: {line}", file=sys.stderr)
+            if not counts.photos:
+                print(f"shufflenetv2: none of the {counts.skipped} photos could be used", file=sys.stderr)
+    return 0 if counts.photos else 1
 
 
 def wilson(hits: int, photos: int) -> tuple[float, float]:
@@ -92,7 +96,7 @@ def to_text(source: "Weights", counts: "Counts", seconds: float, stated: Metrics
         return row if claim is None else f"{row}  stated: {claim:.2f} %"
 
     lines = [
-        f"{', '.join(source.reference)}",
+        shown(", ".join(source.reference)),
         line("top-1", counts.top1, stated.acc1 if stated else None),
         line("top-5", counts.top5, stated.acc5 if stated else None),
         f"{counts.photos / seconds:.1f} photos a second, {counts.skipped} skipped",

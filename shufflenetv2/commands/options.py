@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from ..description import BATCH_SIZE
+from ..photos.formats import MAX_PIXELS, MAX_PIXELS_COPIED
 from ..weights.manifest import DEFAULT_ARCH
 
 Number = TypeVar("Number", int, float)
@@ -128,3 +129,17 @@ def add_workers(
     shown = "one a core" if default is None else default
     help_text = f"{what} that decode photos, for each process that computes{more} (default: {shown})"
     parser.add_argument("--workers", type=kind, default=default, metavar="N", help=help_text)
+
+
+def pixels(text: str) -> int:
+    return int(bounded(float, text, 1, 1e12, "a number of pixels from 1 to 1e12"))
+
+
+def add_max_pixels(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--max-pixels",
+        type=pixels,
+        metavar="N",
+        help=f"the most pixels of a photo, as 200e6 (default: SHUFFLENETV2_MAX_PIXELS, or {MAX_PIXELS:.0e}; of WEBP, "
+        f"TIFF, AVIF and HEIC {MAX_PIXELS_COPIED:.0e})",
+    )

@@ -131,6 +131,27 @@ def test_a_bad_photo_stops_or_is_counted_apart(
     assert (result["top1"]["hits"], result["top5"]["hits"]) == expected(data, weights)
 
 
+def test_photos_of_which_none_can_be_used_are_a_failure(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in NAMES[:2]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "broken.jpg").write_bytes(b"hello")
+    assert main(["evaluate", str(tmp_path), "--weights", str(weights), "--skip-bad", "--json"]) == 1
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert (result["photos"], result["skipped"], result["top1"]["percent"]) == (0, 2, 0.0)
+    assert captured.err.endswith("shufflenetv2: none of the 2 photos could be used\n")
+
+
+def test_larger_photos_are_allowed_by_an_option(data: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", str(data), "--weights", str(weights), "--max-pixels"]
+    assert main([*command, "1999"]) == 1
+    assert "is 50x40 pixels, more than the 1,999 allowed" in capsys.readouterr().err
+    assert main([*command, "2e3"]) == 0
+    assert "of 23" in capsys.readouterr().out
+
+
 def test_unknown_folders_are_listed(
     data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
