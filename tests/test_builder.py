@@ -52,7 +52,7 @@ def test_every_spelling_everywhere(spelling: str, title: str, capsys: pytest.Cap
 
 def test_what_weights_list_prints_can_be_given_to_other_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "list"]) == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]  # after the header
     assert listed == [str(entry) for entry in load_manifest()]
     for name in listed:
         assert resolve(None, name).title == name

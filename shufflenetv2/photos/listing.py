@@ -25,7 +25,8 @@ class LeftOut:
     def __str__(self) -> str:
         counts = self.others.copy()
         if self.suffixes:
-            kinds = [shown(kind)[:20] for kind, _ in self.suffixes.most_common(5)]
+            common = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))  # not as the disk has them
+            kinds = [shown(kind)[:20] for kind, _ in common[:5]]
             kinds = [f"{kind}: {remedy(kind)}" if remedy(kind) else kind for kind in kinds]
             listed = ", ".join(kinds + ["..."] * (len(self.suffixes) > 5))
             counts[f"file that is no photo by name ({listed})|files that are no photos by name ({listed})"] = (
