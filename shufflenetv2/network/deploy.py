@@ -1,8 +1,8 @@
-"""``deploy``: take a plain network apart, layer by layer, and fill the deploy form with what its layers compute.
+"""``deploy``: fill the deploy form with the layers of a plain network, in the order in which their channels arrive.
 
-One rule covers what is carried over: a normalisation folds into the convolution before it, the bias of a depthwise
-convolution moves through the 1x1 convolution behind it, and every other module is taken as it is. Whatever does not
-stand where the paper's network has it is refused, and what was built is compared with the network it was built from.
+``dissect`` reads the layers, folds each BatchNorm and refuses by name what it does not understand. Here the weights are
+permuted, the bias of a depthwise convolution moves through the 1x1 convolution behind it, and what was built is
+compared with the network it was built from.
 
 Credit for deployment as a function from model to new model: RepVGG (github.com/DingXiaoH/RepVGG, MIT).
 """
@@ -44,7 +44,7 @@ def deploy(model: nn.Module) -> DeployedShuffleNetV2:
         _compare(body, deployed)
         stem = model.get_submodule("conv1")
         like = next(each for each in (*stem.parameters(), *stem.buffers()) if each.is_floating_point())
-        deployed.to(like.device, like.dtype).to(memory_format=torch.channels_last)
+        deployed.to(like.device, like.dtype)
         if not all(bool(each.isfinite().all()) for each in deployed.parameters()):
             refuse("the network", f"folded weights are not finite in {like.dtype}", "check its values, or use float32")
         return _with_classifier(deployed, model)
@@ -107,9 +107,9 @@ def _stage(model: nn.Module, name: str, channels: int, order: list[int]) -> tupl
     for unit, layers in zip(units, branches, strict=True):
         if len(layers[-1].weight) != width:
             refuse(f"{unit}.branch2", f"it gives {len(layers[-1].weight)} channels, and the other half has {width}")
-    *orders, output = routing(width, len(units) - 1).orders
-    built = [_branch(layers, given) for layers, given in zip(branches, [order, *orders], strict=True)]
-    return DeployedStage(_branch(first, order), built[0], built[1:], width, output), output
+    plan = routing(width, len(units) - 1)
+    built = [_branch(layers, given) for layers, given in zip(branches, [order, *plan.orders[:-1]], strict=True)]
+    return DeployedStage(_branch(first, order), built[0], built[1:], plan), plan.orders[-1]
 
 
 def _branch(layers: list[Layer], order: list[int]) -> nn.Sequential:

@@ -178,23 +178,21 @@ class DeployedStage(nn.Module):
     """A downsampling unit and its basic units, each branch reading its channels in the order of ``routing``.
 
     Args:
-        branch1, branch2: of the downsampling unit; each gives ``width`` channels.
+        branch1, branch2: of the downsampling unit.
         units: the convolved halves of the basic units.
-        width: channels of a branch.
-        order: what ``routing`` says of the output: its channel k is channel ``order[k]`` of the plain network's.
+        plan: who reads what; the output's channel k is channel ``plan.orders[-1][k]`` of the plain network's.
     """
 
     def __init__(
-        self, branch1: nn.Sequential, branch2: nn.Sequential, units: list[nn.Sequential], width: int, order: list[int]
+        self, branch1: nn.Sequential, branch2: nn.Sequential, units: list[nn.Sequential], plan: Routing
     ) -> None:
         super().__init__()
         self.branch1 = branch1
         self.branch2 = branch2
         self.units = nn.ModuleList(units)
-        routes = routing(width, len(units)).routes
-        self.sizes = [route.sizes for route in routes]
-        self.readers = [route.readers for route in routes]
-        self.register_buffer("places", torch.tensor(order, device="cpu").argsort(), persistent=False)
+        self.sizes = [route.sizes for route in plan.routes]
+        self.readers = [route.readers for route in plan.routes]
+        self.register_buffer("places", torch.tensor(plan.orders[-1], device="cpu").argsort(), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         inboxes: list[list[Tensor]] = [[] for _ in range(len(self.units) + 1)]

@@ -2,7 +2,7 @@
 
 One rule covers what is understood: a normalisation folds into the convolution before it, and every other module that
 may stand there is taken as it is. Whatever does not stand where the paper's network has it, or runs code of its own, is
-a ``ValueError`` that names the layer.
+a ``ValueError`` that names the layer (a ``TypeError`` if it is no such network at all).
 """
 
 import copy
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ..package import NAME
+from ..package import NAME, made_by_hub
 from .deploy_form import DeployedShuffleNetV2, MaxPool
 
 # What may stand in a ReLU's place: elementwise and without parameters, so that the order of channels makes no
@@ -76,8 +76,8 @@ def _check_code(name: str, module: nn.Module) -> None:
     """
     for method in _CODE:
         function = getattr(type(module), method, None)
-        home = getattr(function, "__globals__", {}).get("__name__", "").partition(".")[0]
-        known = function is None or home in ("torch", "torchvision", NAME) or home.startswith(f"_{NAME}_")
+        home = getattr(function, "__globals__", {}).get("__name__", "")
+        known = function is None or home.partition(".")[0] in ("torch", "torchvision", NAME) or made_by_hub(home)
         if method in vars(module) or not known or hasattr(function, "__wrapped__"):
             refuse(name, f"{type(module).__name__} has a {method} of its own")
     if module._compiled_call_impl is not None:
