@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from . import __version__
 from .commands.options import guess
@@ -71,10 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        _drop_output()
+        _drop_output(sys.stdout, sys.stderr)
         return 0
     except (ShuffleNetError, ValueError, ImportError, OSError) as error:
         print(f"shufflenetv2: error: {_escaped(str(error))}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk, which was told just now
+            _drop_output(sys.stdout)
         return 1
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
@@ -116,10 +120,10 @@ def _prepare_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _drop_output() -> None:
+def _drop_output(*streams: TextIO) -> None:
     """Nothing more can be said; without this, Python would try again at its end, and complain."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams:
         os.dup2(nowhere, stream.fileno())
 
 

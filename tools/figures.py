@@ -228,10 +228,10 @@ def origin(path: Path) -> str:
 
 def draw(path: Path) -> None:
     mpl.use("Agg")
-    plt.rcParams.update({"savefig.dpi": 110, "savefig.bbox": "tight", "font.family": "DejaVu Sans"})
     drawing = DRAWINGS[path.name]
-    figure = drawing.draw(drawing.data())
     # No date, no version: the same data gives the same file.
     metadata = {"Software": None, "Origin": origin(path)}
-    figure.savefig(path, facecolor="white", metadata=metadata, pad_inches=0.15)
+    with plt.rc_context({"savefig.dpi": 110, "savefig.bbox": "tight", "font.family": "DejaVu Sans"}):
+        figure = drawing.draw(drawing.data())
+        figure.savefig(path, facecolor="white", metadata=metadata, pad_inches=0.15)
     plt.close(figure)

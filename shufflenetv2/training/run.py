@@ -50,8 +50,7 @@ def open_run(path: Path, resume: bool) -> dict[str, Any] | None:
         )
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass  # so much can be written
+        tempfile.TemporaryFile(dir=path).close()  # so much can be written
     except OSError as error:
         raise TrainingError(
             f"{path} cannot be used as the folder of a run: {error.strerror}; choose another --output"
@@ -130,8 +129,7 @@ class RunFolder:
 
         Raises:
             TrainingError: the folder holds another run, the loss is not finite, or a file cannot be written.
-            CheckpointError: the state is not that of this network.
-            ImageError: naming a photo that cannot be used.
+            CheckpointError, ImageError: naming a state or a photo that cannot be used.
         """
         trainer, group = self.trainer, self.trainer.group
         if self.state is not None:
@@ -182,7 +180,10 @@ class RunFolder:
         if self.val is None:
             return None
         model, transform = self.trainer.average.module.eval(), PhotoTransform(self.description.preprocess)
-        return count_hits(model, transform, self.val, self.trainer.group, workers=self.trainer.recipe.workers or 1)
+        try:
+            return count_hits(model, transform, self.val, self.trainer.group, workers=self.trainer.recipe.workers or 1)
+        except CheckpointError as error:  # finite weights, whose answers are not
+            raise self.trainer.diverged("the answers are", self.trainer.epoch, self.trainer.steps) from error
 
     def _save(self, result: EpochResult, counts: Counts | None) -> None:
         row = dataclasses.asdict(result)

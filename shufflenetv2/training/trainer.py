@@ -145,7 +145,7 @@ class Trainer:
         for value in self.average.module.state_dict().values():
             self.group.copy_from_leader(value)  # BatchNorm statistics differ from process to process
         if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
-            raise self._diverged("the weights are", self.steps)
+            raise self.diverged("the weights are", epoch + 1, self.steps)
         seconds = time.perf_counter() - start
         self.epoch += 1
         return EpochResult(self.epoch, size, rate, mean_loss, accuracy, seconds, waited / seconds)
@@ -170,14 +170,14 @@ class Trainer:
         """Mean loss and accuracy so far, over all processes."""
         loss, hits, photos = self.group.add(totals.clone()).tolist()
         if not math.isfinite(loss):
-            raise self._diverged("the loss is", step + 1)
+            raise self.diverged("the loss is", self.epoch + 1, step + 1)
         return loss / photos, hits / photos
 
-    def _diverged(self, what: str, step: int) -> TrainingError:
+    def diverged(self, what: str, epoch: int, step: int) -> TrainingError:
         return TrainingError(
-            f"{what} no longer finite (NaN or infinite) in epoch {self.epoch + 1}, by step {step}: training diverged. "
+            f"{what} no longer finite (NaN or infinite) in epoch {epoch}, by step {step}: training diverged. "
             f"Start anew with a lower --lr than {self.recipe.lr:g} or a longer --warmup than {self.recipe.warmup:g}; "
-            f"the files of epoch {self.epoch} are intact"
+            f"the files of epoch {epoch - 1} are intact"
         )
 
 
