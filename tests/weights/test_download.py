@@ -474,7 +474,7 @@ def test_a_connection_that_never_comes_about(
     started = time.monotonic()
     hole = f"https://localhost:{black_hole[1]}/weights.pth"
     with FaultServer([answer(BODY)], tls) as good:
-        with pytest.raises(DownloadError, match=r"timed out"):
+        with pytest.raises(DownloadError, match=r"timed out|no reply yet"):
             fetch(make_entry(BODY, hole))
         assert time.monotonic() - started < 2 + BUSY
         assert fetch(make_entry(BODY, hole, good.url())) == BODY
