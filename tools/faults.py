@@ -61,8 +61,8 @@ The hash takes 20 ms of it; a second thread that hashes while the first reads ma
 
 ## What is not promised
 
-* A thread that is left in a name lookup ends when the resolver gives up: nothing in Python can interrupt that. It is a
-  daemon thread, holds nothing but its stack, and the caller has long gone on. Once there is a socket, it is shut.
+* A thread that is left in a name lookup ends when the resolver gives up, one in headers that drip when the server ends
+  them, one in a body at its next byte. It is a daemon thread, holds a stack and a socket, and the caller has gone on.
 * A Python-level deadline needs the interpreter to run: a process that is stopped, or starved by others, is late.
 * Windows: what happens while a target is open is shown with `os.replace` replaced by one that fails as it does there.
 * Temporary files of another user, or younger than a day ({stale:g} s), are left alone: they may be in use.
