@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .description import MAX_CHANNELS, STANDARD, Category, Metrics, Preprocess
+from .description import FIRST_KEY, MAX_CHANNELS, STANDARD, Category, Metrics, Preprocess
 from .errors import CheckpointError, ManifestError
 from .network.model import SPECS, ShuffleNetV2
 from .package import logger
@@ -221,7 +221,7 @@ def _adapt_input(model: ShuffleNetV2, in_channels: int) -> None:
     """Grey input sums the kernel over RGB; other counts repeat it and keep the response's magnitude."""
     if in_channels == model.in_channels:
         return
-    weight = model.state_dict()["conv1.0.weight"]
+    weight = model.get_parameter(FIRST_KEY).detach()
     if in_channels == 1:
         weight = weight.sum(1, keepdim=True)
     else:

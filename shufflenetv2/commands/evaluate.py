@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..description import Metrics
 from ..files import shown
 from ..package import progress_bar
-from .options import add_batch_size, add_device, add_json, add_max_pixels, add_plain, add_weights, positive
+from .options import add_batch_size, add_device, add_json, add_max_pixels, add_plain, add_weights, add_workers
 
 if TYPE_CHECKING:
     from ..builder import Weights
@@ -25,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", help="one folder a class, named by WordNet id or label")
     add_weights(parser)
     add_batch_size(parser)
-    parser.add_argument(
-        "--workers", type=positive, help="threads that decode photos in each process (default: one a core)"
-    )
+    add_workers(parser)
     add_device(parser)
     add_plain(parser)
     add_max_pixels(parser)
@@ -49,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         model = build(source.arch, source, progress=group.leads, deploy=not arguments.plain).to(group.device)
         transform = PhotoTransform(source.preprocess, source.in_channels, max_pixels=arguments.max_pixels)
         start = time.perf_counter()
-        with progress_bar(len(photos), "photo", shown=group.leads and sys.stderr.isatty()) as bar:
+        with progress_bar(len(photos), "photo", shown=None if group.leads else False) as bar:
             counts = count_hits(
                 model,
                 transform,

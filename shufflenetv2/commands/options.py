@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
-from ..description import BATCH_SIZE
+from ..description import BATCH_SIZE, MAX_SIDE
 from ..photos.formats import MAX_PIXELS, MAX_PIXELS_COPIED
 from ..weights.manifest import DEFAULT_ARCH
 
@@ -93,7 +93,7 @@ def port(text: str) -> int:
 
 
 def size(text: str) -> int:
-    return bounded(int, text, 32, 2048, "a whole number of pixels from 32 to 2048")
+    return bounded(int, text, 32, MAX_SIDE, f"a whole number of pixels from 32 to {MAX_SIDE}")
 
 
 def sized(text: str) -> tuple[int, float]:
