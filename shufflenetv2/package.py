@@ -82,6 +82,11 @@ def limit(variable: str, default: float) -> float:
     raise ValueError(f"the environment variable {variable} must be a number above 0, got {text!r:.40}")
 
 
+def offline() -> bool:
+    """Whether ``SHUFFLENETV2_OFFLINE`` forbids the network."""
+    return os.environ.get("SHUFFLENETV2_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
 def progress_bar(total: int, unit: str, *, shown: bool | None = None, **options: Any) -> Any:
     """A bar on stderr: tqdm's where it is installed, else the plain one that torch.hub shows.
 

@@ -35,10 +35,10 @@ from shufflenetv2.photos.folders import LabelledPhotos, find_photos
 from shufflenetv2.training.augment import Augmentation, TrainingPhotos, epoch_batches
 from shufflenetv2.training.run import KINDS, RUN_FORMAT, RunFolder, curves, read_state
 from shufflenetv2.training.trainer import Recipe, Trainer, size_at
+from shufflenetv2.transport import Reply
 from shufflenetv2.weights import checkpoint, download, manifest
 from shufflenetv2.weights.checkpoint import Checkpoint
 from shufflenetv2.weights.manifest import default_entry
-from shufflenetv2.weights.transport import Reply
 
 CIFAR = "shufflenet_v2_x0_5/cifar10_v1"
 

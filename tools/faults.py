@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from support.processes import run_module
 
+from shufflenetv2 import transport
 from shufflenetv2.package import CHECKOUT
 from shufflenetv2.photos import decode, formats, tiff
-from shufflenetv2.weights import download, store, transport
+from shufflenetv2.weights import download, store
 
 ROWS = range(1, 43)
 

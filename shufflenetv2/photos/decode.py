@@ -4,6 +4,7 @@ Nothing is decoded before its size and the number of its parts are known to be a
 """
 
 import os
+import re
 import sys
 from typing import Any
 
@@ -20,6 +21,7 @@ except ImportError:
 from .colours import halved, to_rgb, white_of
 from .formats import FORMATS, MAX_PIXELS, recognise
 from .tiff import ORIENTATION, ExcessError, orientation
+from .url import fetch_photo, is_url, public_name
 
 MAX_BYTES = 32_000_000  # unless SHUFFLENETV2_MAX_BYTES says otherwise
 MIN_WIDTH = 8  # each row costs as much again
@@ -36,7 +38,10 @@ _UPRIGHT = {  # how the values 2 to 8 of EXIF's orientation are undone
 }
 
 
-KINDS = "a path, bytes, a file object, a PIL image, a numpy array (H, W, 3) or a uint8 tensor (C, H, W)"
+KINDS = (
+    "a path, an https:// address, bytes, a file object, a PIL image, a numpy array (H, W, 3) or a uint8 tensor "
+    "(C, H, W)"
+)
 
 
 def pixel_limit(max_pixels: int | None = None, default: int = MAX_PIXELS) -> int:
@@ -63,9 +68,10 @@ def open_photo(
     """Open a photo as a person sees it: upright, transparency on white, the first frame of an animation, in RGB.
 
     Args:
-        photo: the path of a regular file (``~`` is the home directory), its bytes, a file object opened in binary mode,
-            a PIL image, or a numpy array ``(H, W, 3)`` of uint8 in RGB (OpenCV's are BGR: ``array[..., ::-1]``). Files
-            are JPEG, PNG, WEBP, GIF, BMP, TIFF (its first page) or AVIF, and HEIC where pillow-heif is installed.
+        photo: the path of a regular file (``~`` is the home directory), an ``https://`` address (``fetch_photo`` states
+            its limits), its bytes, a file object opened in binary mode, a PIL image, or a numpy array ``(H, W, 3)`` of
+            uint8 in RGB (OpenCV's are BGR: ``array[..., ::-1]``). Files are JPEG, PNG, WEBP, GIF, BMP, TIFF (its first
+            page) or AVIF, and HEIC where pillow-heif is installed.
         name: what to call it in messages.
         max_pixels: the most pixels; ``None`` takes SHUFFLENETV2_MAX_PIXELS from the environment, else 120 million (50
             million for WEBP, TIFF, AVIF and HEIC, whose decoders hold several copies of the picture).
@@ -104,6 +110,8 @@ def open_photo(
 
 
 def _name(photo: object) -> str:
+    if isinstance(photo, str) and is_url(photo):
+        return public_name(photo)
     if isinstance(photo, (str, os.PathLike)):
         return os.fsdecode(photo)
     if isinstance(photo, (bytes, bytearray, memoryview)):
@@ -135,19 +143,7 @@ def _from_array(photo: object, allowed: int, name: str) -> Image.Image | None:
 
 def _read(photo: object, name: str) -> bytes:
     allowed = max_bytes()
-    try:
-        if isinstance(photo, (str, os.PathLike)):
-            data = read_regular(expanded(photo), allowed)
-        elif isinstance(photo, (bytes, bytearray, memoryview)):
-            data = bytes(photo)
-        else:
-            data = _drain(photo, allowed)
-    except NotRegularError as error:
-        raise ImageError(f"{name} {error}") from error
-    except (OSError, ValueError) as error:
-        hint = "; download it first" if "://" in name else ""
-        reason = shown(getattr(error, "strerror", None) or str(error))
-        raise ImageError(f"{name} cannot be opened: {reason}{hint}") from error
+    data = fetch_photo(photo, allowed) if isinstance(photo, str) and is_url(photo) else _at_hand(photo, name, allowed)
     if not data:
         hint = "; was it read before? .seek(0) goes back" if hasattr(photo, "read") else ""
         raise ImageError(f"{name} is empty, expected an image{hint}")
@@ -157,6 +153,22 @@ def _read(photo: object, name: str) -> bytes:
             "in the environment to allow more"
         )
     return data
+
+
+def _at_hand(photo: object, name: str, allowed: int) -> bytes:
+    try:
+        if isinstance(photo, (str, os.PathLike)):
+            return read_regular(expanded(photo), allowed)
+        if isinstance(photo, (bytes, bytearray, memoryview)):
+            return bytes(photo)
+        return _drain(photo, allowed)
+    except NotRegularError as error:
+        raise ImageError(f"{name} {error}") from error
+    except (OSError, ValueError) as error:
+        was_url = not isinstance(photo, str) and re.match(r"https?:/[^/]", name)  # a Path has lost a slash
+        hint = "; an address is given as text, not as a Path" if was_url else ""
+        reason = shown(getattr(error, "strerror", None) or str(error))
+        raise ImageError(f"{name} cannot be opened: {reason}{hint}") from error
 
 
 def _drain(file: Any, allowed: int) -> bytes:

@@ -3,8 +3,6 @@
 import itertools
 import os
 import random
-import re
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,8 +14,8 @@ import urllib3
 
 from ..errors import DownloadError, IntegrityError
 from ..package import limit, logger, progress_bar
+from ..transport import RedirectError, Reply, bad_certificate, cleaned, described, public, receive
 from .manifest import Entry
-from .transport import RedirectError, Reply, public, receive
 
 TOTAL_SECONDS = 600.0  # over everything: names, connections, TLS, headers, bodies, pauses, every mirror
 PROGRESS_SECONDS = 10.0  # without a reply or a further byte: the attempt is given up
@@ -96,7 +94,7 @@ def _mirrors(entry: Entry) -> list[tuple[str, bool]]:
     if not usable:
         raise DownloadError(
             "SHUFFLENETV2_MIRROR must be the https or http address of a directory, such as "
-            f"https://mirror.example/models, got {_clean(base.rpartition('@')[2])!r}"
+            f"https://mirror.example/models, got {cleaned(base.rpartition('@')[2])!r}"
         )
     path = f"{parts.path.rstrip('/')}/{entry.file}"
     return [(urlunsplit(parts._replace(path=path, fragment="")), parts.scheme == "http"), *listed]
@@ -124,7 +122,7 @@ def _attempt(entry: Entry, url: str, plain_http: bool, deadline: float, progress
                 on_bytes=on_bytes,
             )
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        raise _AttemptError(_describe(error), retry=_may_pass(error)) from error
+        raise _AttemptError(described(error), retry=_may_pass(error)) from error
     return _judge(reply, entry)
 
 
@@ -133,17 +131,19 @@ def _judge(reply: Reply, entry: Entry) -> bytes:
     if reply.status != 200:
         wish = reply.headers.get("Retry-After")
         cause = f"HTTP status {reply.status}" + (f", Retry-After: {wish}" if wish else "")
-        raise _AttemptError(_clean(cause), retry=reply.status in _MAY_PASS, pause=_seconds(wish))
+        raise _AttemptError(cleaned(cause), retry=reply.status in _MAY_PASS, pause=_seconds(wish))
     encoding = reply.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", ""):
-        raise _AttemptError(_clean(f"Content-Encoding {encoding}, although identity was asked for"), wrong_bytes=True)
+        raise _AttemptError(cleaned(f"Content-Encoding {encoding}, although identity was asked for"), wrong_bytes=True)
     problem = entry.difference(reply.body)
     if problem is None:
         return reply.body
     kind = reply.headers.get("Content-Type", "")
     if kind.lower().startswith("text/"):
         raise _AttemptError(
-            _clean(f"{problem} ({kind.partition(';')[0]}, {len(reply.body)} bytes: a captive portal or a login page?)"),
+            cleaned(
+                f"{problem} ({kind.partition(';')[0]}, {len(reply.body)} bytes: a captive portal or a login page?)"
+            ),
             wrong_bytes=True,
         )
     raise _AttemptError(problem, retry=len(reply.body) < entry.size, wrong_bytes=True)
@@ -161,32 +161,9 @@ def _may_pass(error: Exception) -> bool:
     """Whether the same mirror may do better in a moment."""
     if isinstance(error, RedirectError | requests.ConnectTimeout | requests.exceptions.ProxyError):
         return False  # it had its time; the next mirror is more likely to answer
-    if isinstance(_root(error), ssl.SSLCertVerificationError):
+    if bad_certificate(error):
         return False
     return isinstance(error, requests.ConnectionError | requests.Timeout | urllib3.exceptions.HTTPError | TimeoutError)
-
-
-def _describe(error: Exception) -> str:
-    root = _root(error)
-    hint = ""
-    if isinstance(root, ssl.SSLCertVerificationError):
-        hint = " (check this machine's clock; behind a proxy that signs anew, set REQUESTS_CA_BUNDLE to its CA bundle)"
-    elif isinstance(error, requests.exceptions.ProxyError):
-        hint = " (check the address, user and password of the proxy in HTTPS_PROXY)"
-    return _clean(str(root) or type(root).__name__) + hint
-
-
-def _root(error: BaseException) -> BaseException:
-    """The innermost cause: the outer ones repeat the URL, query included, and the addresses of objects."""
-    inner = (getattr(error, "reason", None), *error.args, error.__cause__)
-    return next((_root(each) for each in inner if isinstance(each, BaseException)), error)
-
-
-def _clean(text: str) -> str:
-    """One line that is safe to print, without credentials and queries."""
-    text = re.sub(r"//[^/@\s]*@", "//", text)
-    text = re.sub(r"\?[^\s'\")]+", "", text)
-    return "".join(each if each.isprintable() else " " for each in text)[:300]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import torch.hub
 
 from ..errors import CacheError, DownloadError, IntegrityError
 from ..files import TEMPORARY, NotRegularError, read_regular, whole_file
-from ..package import BUNDLED, logger
+from ..package import BUNDLED, logger, offline
 from .manifest import Entry
 
 STALE_SECONDS = 24 * 60 * 60.0  # a temporary file of ours that is older was left by a killed process
@@ -51,11 +51,6 @@ def decide(flaw: Flaw | None, *, bundled: bool, offline: bool) -> Action:
     if bundled or offline:
         return Action.REFUSE
     return Action.FETCH if isinstance(flaw, FileNotFoundError) else Action.REPLACE
-
-
-def offline() -> bool:
-    """Whether ``SHUFFLENETV2_OFFLINE`` forbids the network."""
-    return os.environ.get("SHUFFLENETV2_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 def local_path(entry: Entry) -> Path:

@@ -120,7 +120,7 @@ def test_grey_input_uses_the_mean_statistics() -> None:
     ("photo", "kind", "message"),
     [
         ("missing.jpg", ImageError, "missing.jpg cannot be opened"),
-        ("https://example.org/cat.jpg", ImageError, "download it first"),
+        ("http://example.org/cat.jpg", ImageError, "only https:// is taken"),
         (b"", ImageError, "is empty"),
         (b"hello, this is text", ImageError, "no image of a known format"),
         (torch.zeros(3, 8, 8), ImageError, "uint8"),
@@ -215,7 +215,9 @@ def test_a_list_is_flat() -> None:
         with pytest.raises(TypeError, match=rf"^photos\[2\] is {kind}; each element of a list is one photo: a path, "):
             transform([CAT, batch[0], nested])
     for none in (7, None, {CAT: 1}, {CAT}):
-        with pytest.raises(TypeError, match=r"^a photo is a path, bytes, .*, or a list of them; got "):
+        with pytest.raises(
+            TypeError, match=r"^a photo is a path, an https:// address, bytes, .*, or a list of them; got "
+        ):
             transform(none)
 
 

@@ -42,9 +42,9 @@ from support.fault_server import (
 from support.processes import importing, run
 from support.skips import needs_root
 
-from shufflenetv2 import __version__
+from shufflenetv2 import __version__, transport
 from shufflenetv2.errors import DownloadError, IntegrityError, ShuffleNetError
-from shufflenetv2.weights import download, transport
+from shufflenetv2.weights import download
 from shufflenetv2.weights.manifest import Entry
 from shufflenetv2.weights.store import fetch, local_path
 

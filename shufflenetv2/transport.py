@@ -6,6 +6,8 @@ which the caller leaves when the deadline is over or nothing has moved for too l
 """
 
 import os
+import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,8 +19,8 @@ import requests
 import urllib3
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from .. import __version__
-from ..package import NAME
+from . import __version__
+from .package import NAME
 
 MAX_REDIRECTS = 5
 CONNECT_SECONDS = 4.0  # for each address of a host; the next one, say IPv4 after a dead IPv6, is tried then
@@ -48,6 +50,35 @@ def public(url: str) -> str:
     """The URL without user, password, query and fragment, fit for messages and logs."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def described(error: Exception) -> str:
+    """What ``receive`` failed of, in one line fit for messages, with what to do about it where that is known."""
+    root = _root(error)
+    hint = ""
+    if isinstance(root, ssl.SSLCertVerificationError):
+        hint = " (check this machine's clock; behind a proxy that signs anew, set REQUESTS_CA_BUNDLE to its CA bundle)"
+    elif isinstance(error, requests.exceptions.ProxyError):
+        hint = " (check the address, user and password of the proxy in HTTPS_PROXY)"
+    return cleaned(str(root) or type(root).__name__) + hint
+
+
+def bad_certificate(error: Exception) -> bool:
+    """Whether a certificate is what ``receive`` failed of."""
+    return isinstance(_root(error), ssl.SSLCertVerificationError)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The innermost cause: the outer ones repeat the URL, query included, and the addresses of objects."""
+    inner = (getattr(error, "reason", None), *error.args, error.__cause__)
+    return next((_root(each) for each in inner if isinstance(each, BaseException)), error)
+
+
+def cleaned(text: str) -> str:
+    """One line that is safe to print, without credentials and queries."""
+    text = re.sub(r"//[^/@\s]*@", "//", text)
+    text = re.sub(r"\?[^\s'\")]+", "", text)
+    return "".join(each if each.isprintable() else " " for each in text)[:300]
 
 
 def receive(
