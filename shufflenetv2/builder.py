@@ -14,7 +14,7 @@ from torch import nn
 
 from .description import FIRST_KEY, MAX_CHANNELS, STANDARD, Category, Metrics, Preprocess
 from .errors import CheckpointError, ManifestError
-from .network.model import SPECS, ShuffleNetV2
+from .network.model import SPECS, ShuffleNetV2, spec_of
 from .package import logger
 from .weights.checkpoint import Checkpoint, load, parse_checkpoint, read_checkpoint
 from .weights.manifest import ENUM, Entry, default_entry, find_entry, matching, read_categories
@@ -32,6 +32,7 @@ class Weights:
     title: str  # for people: ARCH/NAME or the path as it was given
     num_classes: int  # 0: no classifier, the network ends in the pooled features
     in_channels: int
+    small_stem: bool | None  # None: a file that does not say, whose tensors fit either stem
     classes: tuple[Category, ...]  # in the order of the logits; empty if nobody knows
     preprocess: Preprocess
     metrics: Metrics | None
@@ -123,6 +124,7 @@ def from_entry(entry: Entry) -> Weights:
         title=str(entry),
         num_classes=entry.num_classes,
         in_channels=3,
+        small_stem=entry.small_stem,
         classes=read_categories(entry.categories),
         preprocess=entry.preprocess,
         metrics=entry.metrics,
@@ -158,6 +160,7 @@ def _from_checkpoint(checkpoint: Checkpoint, described: bool) -> Weights:
         title=checkpoint.where,
         num_classes=checkpoint.num_classes,
         in_channels=checkpoint.in_channels,
+        small_stem=said.small_stem if said else None,
         classes=classes,
         preprocess=said.preprocess if said else default.preprocess if default else STANDARD,
         metrics=said.metrics if said else None,
@@ -180,22 +183,27 @@ def build(
     progress: bool = True,
     num_classes: int | None = None,
     in_channels: int | None = None,
+    small_stem: bool | None = None,
     deploy: bool = False,
 ) -> nn.Module:
     """Build ``arch``, load ``weights`` into it where there are some, and adapt both ends to what was asked for.
 
     ``in_channels=None`` takes the channels of the weights, or 3. See ``shufflenet_v2_x1_0`` for the rest.
+
+    Raises:
+        CheckpointError: the weights are for the other stem.
     """
     num_classes = _count("num_classes", num_classes, 0, MAX_CLASSES, weights.num_classes if weights else 1000)
     in_channels = _count("in_channels", in_channels, 1, MAX_CHANNELS, weights.in_channels if weights else 3)
     if type(deploy) is not bool:
         raise TypeError(f"deploy is True or False, got {deploy!r:.80}")
+    spec = spec_of(arch, _stem(weights, small_stem))
     if weights is None:
-        model = ShuffleNetV2(SPECS[arch], num_classes, in_channels)
+        model = ShuffleNetV2(spec, num_classes, in_channels)
     else:
         checkpoint = weights.read(progress)
         with torch.device("meta"):
-            model = ShuffleNetV2(SPECS[arch], weights.num_classes, weights.in_channels)
+            model = ShuffleNetV2(spec, weights.num_classes, weights.in_channels)
         load(model, checkpoint)
         _adapt_input(model, in_channels)
         _adapt_head(model, num_classes)
@@ -205,6 +213,21 @@ def build(
 
         return deploy_own(model.eval())
     return model
+
+
+def _stem(weights: Weights | None, small_stem: object) -> bool:
+    """Whether the stem is the small one: as the weights say; of those that do not say, as the caller does."""
+    if small_stem is not None and type(small_stem) is not bool:
+        raise TypeError(f"small_stem is True, False or None, got {small_stem!r:.80}")
+    said = weights.small_stem if weights else None
+    if said is not None and small_stem not in (None, said):
+        assert weights is not None
+        stems = {True: "the small stem (stride 1, no max-pool)", False: "the paper's stem (stride 2, max-pool)"}
+        raise CheckpointError(
+            f"{weights.title} is for {stems[said]}, not for {stems[not said]}: its layers were trained for images of "
+            f"another size; leave out small_stem={small_stem}"
+        )
+    return bool(small_stem if said is None else said)
 
 
 def _count(name: str, value: object, least: int, most: int, default: int) -> int:
@@ -228,7 +251,8 @@ def _adapt_input(model: ShuffleNetV2, in_channels: int) -> None:
         copies = -(-in_channels // model.in_channels)
         weight = weight.repeat(1, copies, 1, 1)[:, :in_channels] * (model.in_channels / in_channels)
     with torch.device("meta"):
-        convolution = nn.Conv2d(in_channels, model.spec.stem_channels, 3, stride=2, padding=1, bias=False)
+        spec = model.spec
+        convolution = nn.Conv2d(in_channels, spec.stem_channels, 3, spec.stem_stride, padding=1, bias=False)
     convolution.weight = nn.Parameter(weight)
     model.conv1[0] = convolution
     logger.info("the first convolution was adapted from %d to %d channels", model.in_channels, in_channels)

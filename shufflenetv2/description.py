@@ -64,6 +64,7 @@ class Description:
     categories: tuple[str, ...]
     preprocess: Preprocess
     metrics: Metrics | None = None
+    small_stem: bool = False  # conv1 of stride 1 and no max-pool, for photos of some 32 pixels
 
 
 _JSON_NAMES = {"acc1": "acc@1", "acc5": "acc@5"}
@@ -104,6 +105,11 @@ def take_count(raw: Mapping[str, Any], key: str, where: str, most: int = 2**40) 
     value = take(raw, key, int, where)
     demand(1 <= value <= most, where, key, f"from 1 to {most}", value)
     return value
+
+
+def take_flag(raw: Mapping[str, Any], key: str, where: str) -> bool:
+    """False where the field is not there: files from before it have none."""
+    return take(raw, key, bool, where) if key in raw else False
 
 
 def check_label(text: str, where: str) -> str:
@@ -157,4 +163,5 @@ def parse_description(raw: Mapping[str, Any], archs: Mapping[str, object], where
         categories=tuple(check_label(each, where) for each in categories),
         preprocess=parse_preprocess(take(raw, "preprocess", dict, where), where),
         metrics=None if raw.get("metrics") is None else parse_metrics(take(raw, "metrics", dict, where), where),
+        small_stem=take_flag(raw, "small_stem", where),
     )

@@ -54,6 +54,9 @@ Args:
         keeps the backbone and gives a new, random classifier; 0 returns the pooled features.
     in_channels (int or None): channels of the images; None takes the weights' (without weights, 3). Of weights for
         three channels, 1 sums the RGB kernels; other numbers repeat and rescale them.
+    small_stem (bool or None): True gives the first convolution stride 1 and leaves the max-pool out, for photos of some
+        32 pixels: H and W from 8 up, and a quarter of the strides below. None takes the weights' (without weights, and
+        for files that do not say, False).
     deploy (bool): return the deploy form: the same function without BatchNorm and channel shuffle, about twice as
         fast, for inference only.
 
@@ -61,7 +64,7 @@ Returns:
     torch.nn.Module: maps float images (N, in_channels, H, W), scaled to [0, 1] and then normalised with mean {mean}
     and std {std}, H and W from 32 up, to logits (N, num_classes). In eval mode with weights or deploy=True (call
     .train() to fine-tune), else in train mode. model.forward_features(images) gives the feature maps of stages 2, 3,
-    4 and conv5.
+    4 and conv5, of strides 8, 16, 32 and 32.
 
 Raises:
     ValueError: unknown weights, or contradictory or out-of-range arguments.
@@ -114,11 +117,20 @@ def _entry_point(arch: str) -> Callable[..., nn.Module]:
         weights: Named = None,
         num_classes: int | None = None,
         in_channels: int | None = None,
+        small_stem: bool | None = None,
         deploy: bool = False,
     ) -> nn.Module:
         named = _named_weights(arch, pretrained, weights)
         found = None if named is None else resolve(arch, named, described=False)
-        return build(arch, found, progress=progress, num_classes=num_classes, in_channels=in_channels, deploy=deploy)
+        return build(
+            arch,
+            found,
+            progress=progress,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            small_stem=small_stem,
+            deploy=deploy,
+        )
 
     entry_point.__name__ = entry_point.__qualname__ = arch
     entry_point.__doc__ = _document(arch)

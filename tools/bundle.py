@@ -55,6 +55,7 @@ def bundle(file: Path, name: str, *, urls: list[str], default: bool = False, **s
         "macs": counter.get_total_flops() // 2,
         "categories": categories.name,
         "preprocess": to_json(weights.preprocess),
+        **({"small_stem": True} if weights.small_stem else {}),
         "metrics": to_json(weights.metrics) if weights.metrics else NOT_MEASURED,
     }
     old, text = edited(weights.arch, name, fields, said, default)
@@ -71,7 +72,13 @@ def bundle(file: Path, name: str, *, urls: list[str], default: bool = False, **s
 def in_half_precision(weights: Weights) -> bytes:
     tensors = weights.read(False).state_dict
     half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
-    description = Description(weights.arch, weights.in_channels, tuple(weights.labels), weights.preprocess)
+    description = Description(
+        weights.arch,
+        weights.in_channels,
+        tuple(weights.labels),
+        weights.preprocess,
+        small_stem=bool(weights.small_stem),
+    )
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "half.pth")
         write_checkpoint(path, half, description)

@@ -14,7 +14,14 @@ from .. import __version__
 from ..description import MAX_SIDE, to_json
 from ..errors import ExportError
 from ..files import whole_file
-from ..network.formats.table import FORMATS, METADATA, SMALLEST_SIZE, Format, Shape
+from ..network.formats.table import (
+    FORMATS,
+    METADATA,
+    SMALLEST_SIZE,
+    SMALLEST_WITH_SMALL_STEM,
+    Format,
+    Shape,
+)
 from ..package import require, sample_photos
 from .options import add_plain, add_weights, bounded, positive
 
@@ -46,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def size(text: str) -> int:
-    return bounded(int, text, SMALLEST_SIZE, MAX_SIDE, f"a whole number of pixels from {SMALLEST_SIZE} to {MAX_SIDE}")
+    smallest = SMALLEST_WITH_SMALL_STEM
+    return bounded(int, text, smallest, MAX_SIDE, f"a whole number of pixels from {smallest} to {MAX_SIDE}")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,9 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
     weights = resolve(arguments.arch, arguments.weights)
     output = arguments.output or Path(weights.arch + form.suffix)
     fixed, crop = arguments.fixed_batch, weights.preprocess.crop
-    pixels = arguments.size or (crop if fixed else max(crop, SMALLEST_SIZE))
+    smallest = SMALLEST_WITH_SMALL_STEM if weights.small_stem else SMALLEST_SIZE
+    pixels = arguments.size or (crop if fixed else max(crop, smallest))
+    if pixels < smallest:
+        raise ValueError(f"--size {pixels} is too small for {weights.title}, which takes {smallest} pixels or more")
     # Two images as an example: torch.export takes a dimension of one for a constant.
-    shape = Shape(fixed or 2, weights.in_channels, pixels, dynamic=fixed is None)
+    shape = Shape(fixed or 2, weights.in_channels, pixels, fixed is None, smallest)
     if shape.batch * pixels**2 > LARGEST_INPUT:
         raise ValueError(f"--fixed-batch {fixed} is too large: {fixed} images of {pixels}x{pixels} cannot be compared")
     check_output(output)
@@ -148,7 +159,7 @@ def trials(weights: Weights, shape: Shape) -> Iterator[tuple[str, Tensor]]:
     shapes = [(shape.batch, shape.size, shape.size)]
     if shape.dynamic:
         shapes += [
-            (1, SMALLEST_SIZE, SMALLEST_SIZE),
+            (1, shape.smallest, shape.smallest),
             (1, shape.size, shape.size),
             (3, shape.size + 13, shape.size + 32),
         ]

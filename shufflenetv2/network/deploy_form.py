@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # A larger batch goes through the network in pieces of about this many pixels, on the CPU: beyond it, the largest
-# activation exceeds the 32 MB up to which glibc's allocator can be brought to keep memory (``keep_freed_memory``).
+# activation exceeds the 32 MB up to which glibc's allocator can be brought to keep memory (``keep_freed_memory``). With
+# a small stem it has four times the pixels, so that the pieces have a quarter.
 PIXELS_AT_ONCE = 16 * 224 * 224
 # Numbers in the input of a 1x1 convolution up to which a plain matrix product is the faster form of it on the CPU. They
 # are one MB, the usual size of a core's own cache; beyond, oneDNN's convolution gains from going through it in blocks.
@@ -106,12 +107,12 @@ def runs_now_on_cpu(features: Tensor) -> bool:
         return features.is_cpu and not features.requires_grad and not recorded()
 
 
-def pieces(images: Tensor) -> int:
+def pieces(images: Tensor, stem_stride: int) -> int:
     """In how many pieces a batch goes through the network."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return 1
     else:  # noqa: RET505
-        pixels = images.numel() // images.size(1)
+        pixels = images.numel() // images.size(1) * 4 // stem_stride**2
         return math.ceil(pixels / PIXELS_AT_ONCE) if runs_now_on_cpu(images) else 1
 
 
@@ -239,7 +240,7 @@ class DeployedShuffleNetV2(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, num_classes)``."""
-        count = pieces(images)
+        count = pieces(images, self.conv1.stride[0])
         if count > 1:
             return torch.cat([self.logits(piece) for piece in images.chunk(count)])
         return self.logits(images)

@@ -4,7 +4,7 @@ Ma, Zhang, Zheng, Sun; ECCV 2018; https://arxiv.org/abs/1807.11164. It computes 
 computes, bit for bit, under the same state-dict keys (design credit: torchvision, BSD-3-Clause).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.fx
@@ -14,12 +14,18 @@ from torch.jit import is_scripting  # type: ignore[attr-defined]
 
 @dataclass(frozen=True)
 class Spec:
-    """Channels and depths of one network (paper, Table 5)."""
+    """Channels and depths of one network (paper, Table 5), and its stem.
+
+    The paper's stem quarters height and width before stage 2. For photos of some 32 pixels a small stem keeps them all:
+    ``stem_stride=1, stem_pool=False``, without a tensor more or less.
+    """
 
     stage_channels: tuple[int, int, int]  # stages 2, 3, 4; each even
     head_channels: int  # conv5
     stem_channels: int = 24  # conv1
     stage_units: tuple[int, int, int] = (4, 8, 4)
+    stem_stride: int = 2  # of conv1
+    stem_pool: bool = True  # whether a max-pool of stride 2 follows
 
     def __post_init__(self) -> None:
         for stage, channels in enumerate(self.stage_channels, start=2):
@@ -30,6 +36,14 @@ class Spec:
                 )
         if min(self.head_channels, self.stem_channels, *self.stage_units) < 1:
             raise ValueError(f"channels and units must be at least 1, got {self}")
+        if self.stem_stride not in (1, 2):
+            raise ValueError(f"the stride of the stem is 1 or 2, got {self.stem_stride!r}")
+
+    @property
+    def strides(self) -> tuple[int, int, int, int]:
+        """By how much the outputs of stages 2, 3, 4 and conv5 are smaller than the images: 8, 16, 32 and 32."""
+        stem = self.stem_stride * (2 if self.stem_pool else 1)
+        return 2 * stem, 4 * stem, 8 * stem, 8 * stem
 
 
 SPECS = {
@@ -38,6 +52,11 @@ SPECS = {
     "shufflenet_v2_x1_5": Spec(stage_channels=(176, 352, 704), head_channels=1024),
     "shufflenet_v2_x2_0": Spec(stage_channels=(244, 488, 976), head_channels=2048),
 }
+
+
+def spec_of(arch: str, small_stem: bool = False) -> Spec:
+    """The spec of one of ``SPECS``, with the paper's stem or the small one."""
+    return replace(SPECS[arch], stem_stride=1, stem_pool=False) if small_stem else SPECS[arch]
 
 
 # A leaf for torch.fx: a symbolic trace has no memory layout to ask for.
@@ -137,8 +156,10 @@ def stage(in_channels: int, out_channels: int, units: int) -> nn.Sequential:
 class ShuffleNetV2(nn.Module):
     """ShuffleNet V2 for images ``(N, in_channels, H, W)``, H and W from 32 up (training one image: from 33 up).
 
+    With the small stem H and W are from 8 up (training one image: from 9 up).
+
     Args:
-        spec: channels and depths; ``SPECS`` holds the paper's four.
+        spec: channels, depths and stem; ``SPECS`` holds the paper's four.
         num_classes: length of the logits; 0 leaves the classifier out, so that the pooled features come back.
         in_channels: channels of the images.
 
@@ -157,8 +178,8 @@ class ShuffleNetV2(nn.Module):
 
         stage2, stage3, stage4 = spec.stage_channels
         units2, units3, units4 = spec.stage_units
-        self.conv1 = nn.Sequential(*conv_norm_relu(in_channels, spec.stem_channels, 3, stride=2))
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.conv1 = nn.Sequential(*conv_norm_relu(in_channels, spec.stem_channels, 3, stride=spec.stem_stride))
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if spec.stem_pool else nn.Identity()
         self.stage2 = stage(spec.stem_channels, stage2, units2)
         self.stage3 = stage(stage2, stage3, units3)
         self.stage4 = stage(stage3, stage4, units4)
@@ -173,7 +194,7 @@ class ShuffleNetV2(nn.Module):
 
         Returns:
             The outputs of stages 2, 3 and 4 and of conv5: ``(N, C, H / stride, W / stride)``, rounded up, of strides
-            8, 16, 32 and 32.
+            8, 16, 32 and 32 (``spec.strides``: with the small stem 2, 4, 8 and 8).
         """
         stage2 = self.stage2(self.maxpool(self.conv1(images)))
         stage3 = self.stage3(stage2)

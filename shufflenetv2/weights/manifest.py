@@ -23,6 +23,7 @@ from ..description import (
     parse_preprocess,
     take,
     take_count,
+    take_flag,
 )
 from ..errors import ManifestError
 from ..package import CATEGORIES, logger, manifest_path
@@ -57,6 +58,7 @@ class Entry:
     license: str
     source: str
     recipe: str
+    small_stem: bool = False
 
     def __str__(self) -> str:
         return f"{self.arch}/{self.name}"
@@ -130,6 +132,7 @@ def _parse_entry(raw: object, where: str) -> Entry:
         license=take(raw, "license", str, where),
         source=take(raw, "source", str, where),
         recipe=take(raw, "recipe", str, where),
+        small_stem=take_flag(raw, "small_stem", where),
     )
 
 

@@ -155,7 +155,7 @@ def test_errors_are_one_line(
         ("evaluate photos --workers", "0", "a whole number from 1 to 1000000"),
         ("benchmark --threads", "0", "a whole number from 1 to 1024"),
         ("benchmark --batch", "100000", "a whole number from 1 to 4096"),
-        ("export --format onnx --size", "200000", "a whole number of pixels from 33 to 2048"),
+        ("export --format onnx --size", "200000", "a whole number of pixels from 9 to 2048"),
         ("demo --port", "70000", "a whole number from 1 to 65535"),
     ],
 )

@@ -213,9 +213,9 @@ def test_the_output_is_tried_before_the_work(output, told, checkpoint, tmp_path,
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [
-        ("--size", "200000", "must be a whole number of pixels from 33 to 2048, got '200000'"),
-        ("--size", "32", "must be a whole number of pixels from 33 to 2048, got '32'"),
-        ("--size", "nan", "must be a whole number of pixels from 33 to 2048, got 'nan'"),
+        ("--size", "200000", "must be a whole number of pixels from 9 to 2048, got '200000'"),
+        ("--size", "8", "must be a whole number of pixels from 9 to 2048, got '8'"),
+        ("--size", "nan", "must be a whole number of pixels from 9 to 2048, got 'nan'"),
         ("--fixed-batch", "0", "must be a whole number from 1 to 1000000, got '0'"),
         ("--fixed-batch", "-1", "must be a whole number from 1 to 1000000, got '-1'"),
     ],
@@ -233,3 +233,10 @@ def test_a_batch_too_large_to_compare(checkpoint, tmp_path, capsys, monkeypatch)
     assert capsys.readouterr().err == (
         "shufflenetv2: error: --fixed-batch 30000 is too large: 30000 images of 56x56 cannot be compared\n"
     )
+
+
+def test_a_size_below_what_the_stem_takes(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "--format", "torch-export", "--weights", str(checkpoint), "--size", "32"]) == 1
+    assert f"--size 32 is too small for {checkpoint}, which takes 33 pixels or more" in capsys.readouterr().err
+    assert [*tmp_path.glob("*.pt2")] == []

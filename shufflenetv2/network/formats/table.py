@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # `export --help` need not wait for torch
     from torch import Tensor, nn
 
 SMALLEST_SIZE = 33  # at 32 the last stage has one pixel, and torch.export takes that for a constant
+SMALLEST_WITH_SMALL_STEM = 9  # as above, at 8
 METADATA = ("arch", "weights", "categories", "preprocess", "producer")  # beside the network, each as JSON
 
 Network = Callable[["Tensor"], "Tensor"]  # images (N, C, H, W) -> logits
@@ -23,12 +24,16 @@ Network = Callable[["Tensor"], "Tensor"]  # images (N, C, H, W) -> logits
 
 @dataclass(frozen=True)
 class Shape:
-    """The input ``(batch, channels, size, size)``: an example where ``dynamic``, else the only shape allowed."""
+    """The input ``(batch, channels, size, size)``: an example where ``dynamic``, else the only shape allowed.
+
+    A dynamic file takes any height and width from ``smallest`` up.
+    """
 
     batch: int
     channels: int
     size: int
     dynamic: bool
+    smallest: int = SMALLEST_SIZE
 
     def example(self) -> Tensor:
         import torch
@@ -40,7 +45,7 @@ class Shape:
 
         if not self.dynamic:
             return None
-        height, width = (torch.export.Dim(name, min=SMALLEST_SIZE) for name in ("height", "width"))
+        height, width = (torch.export.Dim(name, min=self.smallest) for name in ("height", "width"))
         return ({0: torch.export.Dim("batch"), 2: height, 3: width},)
 
 
