@@ -225,7 +225,7 @@ def _stem(weights: Weights | None, small_stem: object) -> bool:
         stems = {True: "the small stem (stride 1, no max-pool)", False: "the paper's stem (stride 2, max-pool)"}
         raise CheckpointError(
             f"{weights.title} is for {stems[said]}, not for {stems[not said]}: its layers were trained for images of "
-            f"another size; leave out small_stem={small_stem}"
+            f"another size; leave out small_stem={small_stem} (--small-stem)"
         )
     return bool(small_stem if said is None else said)
 

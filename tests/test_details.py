@@ -25,7 +25,7 @@ from shufflenetv2 import devices, inference, package
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import is_path, resolve
 from shufflenetv2.commands import classify, export, options
-from shufflenetv2.commands.train import contents, read_data
+from shufflenetv2.commands.train import read_data
 from shufflenetv2.description import STANDARD, Description, Preprocess
 from shufflenetv2.devices import Group
 from shufflenetv2.errors import CheckpointError, ExportError, ImageError, TrainingError
@@ -33,6 +33,7 @@ from shufflenetv2.network.formats.table import Shape
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.photos.folders import LabelledPhotos, find_photos
 from shufflenetv2.training.augment import Augmentation, TrainingPhotos, epoch_batches
+from shufflenetv2.training.digests import contents
 from shufflenetv2.training.run import KINDS, RUN_FORMAT, RunFolder, curves, read_state
 from shufflenetv2.training.trainer import Recipe, Trainer, size_at
 from shufflenetv2.transport import Reply
@@ -355,9 +356,9 @@ class TestTraining:
             {**held, "a": torch.tensor([[1.0, 1, 1], [1, 1, 2]])}, {**held, "a": torch.ones(3, 2)},
             {**held, "a": torch.ones(2, 3).view(torch.int32)}, {"a": held["a"], "c": held["b"]},
         ]  # fmt: skip
-        words = [contents(Checkpoint(each, None, "x")) for each in (held, *others)]
+        words = [contents(each) for each in (held, *others)]
         assert len(set(words)) == 5
-        assert contents(Checkpoint(dict(reversed(held.items())), None, "elsewhere")) == words[0]
+        assert contents(dict(reversed(held.items()))) == words[0]
 
     def test_what_is_validated_on(self, photos: LabelledPhotos, tmp_path: Path) -> None:
         for split in ("mine", "data/train", "data/val", "data/test"):

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import MISSING, fields, replace
 from functools import cache
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..description import MAX_SIDE, STANDARD, Category, Description, check_label, parse_description, to_json
-from ..errors import DatasetError, ImageError, ManifestError, TrainingError
+from ..errors import DatasetError, ManifestError, TrainingError
 from ..package import require
 from ..training.recipe import Augmentation, Recipe
 from ..weights.manifest import DEFAULT_ARCH
@@ -38,7 +36,6 @@ from .options import (
 if TYPE_CHECKING:
     from ..builder import Weights
     from ..photos.folders import LabelledPhotos
-    from ..weights.checkpoint import Checkpoint
 
 DEFAULTS = {each.name: each.default for kind in (Recipe, Augmentation) for each in fields(kind)}
 
@@ -54,11 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     more = "; --epochs, --sizes, --lr and --workers may differ"
     add("--resume", "continue in RUN after its last whole epoch" + more, action="store_true")
     add_weights(parser, ", to start from; or none")
+    add("--small-stem", "conv1 of stride 1 and no max-pool, for photos of some 32 pixels (default: as the weights)",
+        action="store_true")  # fmt: skip
     add("--freeze-backbone", "train the classifier alone", action="store_true")
     add_device(parser)
     add("--seed", "of all random choices", type=seed)
     add_schedule(parser.add_argument_group("schedule"))
     add_augmentation(parser.add_argument_group("augmentation"))
+    add_teacher(parser.add_argument_group("distillation"))
     speed = parser.add_argument_group("speed")
     add_workers(speed, "processes", workers, Recipe.workers, more="; 0: none")
     adder(speed)("--amp", "compute in bfloat16 where that is safe", action="store_true")
@@ -81,6 +81,12 @@ def add_schedule(group: argparse._ActionsContainer) -> None:
     add("--label-smoothing", "spread over all classes", type=fraction, metavar="PART")
     add("--ema", "decay a step of the moving average of the weights, which is validated and kept; 0 keeps the weights "
         "themselves", type=fraction, metavar="DECAY")  # fmt: skip
+    add("--reestimate-norms", "in the end, give the average the BatchNorm statistics of the photos as validation sees "
+        "them", action="store_true")  # fmt: skip
+    add("--class-weights", "auto: each class has the same part in the loss, however many photos it has",
+        choices=("equal", "auto"))  # fmt: skip
+    add("--balanced", "draw as many photos of each class, with replacement, instead of every photo once an epoch",
+        action="store_true")  # fmt: skip
 
 
 def add_augmentation(group: argparse._ActionsContainer) -> None:
@@ -93,6 +99,14 @@ def add_augmentation(group: argparse._ActionsContainer) -> None:
     add("--random-erasing", "probability of erasing a rectangle", type=fraction, metavar="P")
     add("--mixup", "0 is off; with --cutmix, either at random", type=from_zero, metavar="ALPHA")
     add("--cutmix", "0 is off", type=from_zero, metavar="ALPHA")
+
+
+def add_teacher(group: argparse._ActionsContainer) -> None:
+    add = adder(group)
+    add("--teacher", "learn from its answers to the same crops, too: what --weights takes, or a TorchScript or "
+        "torch.export file of any network with these classes, in the order of their names", metavar="FILE")  # fmt: skip
+    add("--temperature", "that softens both answers", type=above_zero, metavar="T")
+    add("--distill-weight", "part of the teacher in the loss", type=part, metavar="PART")
 
 
 def adder(group: argparse._ActionsContainer) -> Callable[..., None]:
@@ -114,23 +128,38 @@ def run(arguments: argparse.Namespace) -> int:
     from ..builder import build
     from ..devices import join
     from ..network.model import ShuffleNetV2
+    from ..training.digests import contents, learnt_from
     from ..training.run import RunFolder, open_run
+    from ..training.teacher import open_teacher
     from ..training.trainer import Trainer
 
     with join(arguments.device) as group:  # around everything: an error in all processes is told once
         require("training", "torchvision>=0.25", "tqdm>=4.66", "matplotlib>=3.9")
         train, val = read_data(arguments)
         source, description = plan(arguments, train.categories)
-        recipe = make_recipe(arguments, description.preprocess.crop)
+        recipe = make_recipe(arguments, description)
+        preprocess, sizes = description.preprocess, [pixels for pixels, _ in recipe.sizes]
+        teacher = None
+        if arguments.teacher:
+            teacher = open_teacher(arguments.teacher, train.categories, preprocess, sizes, group.device)
         group.wait()  # RUN may lie among the photos: it must not appear while another process lists them
         state = open_run(arguments.output, arguments.resume)
         torch.manual_seed(arguments.seed)
-        model = build(description.arch, source, progress=group.leads, num_classes=len(train.categories), in_channels=3)
+        model = build(
+            description.arch,
+            source,
+            progress=group.leads,
+            num_classes=len(train.categories),
+            in_channels=3,
+            small_stem=description.small_stem,
+        )
         assert isinstance(model, ShuffleNetV2)
-        start = {**learnt_from(train, val), "weights file": contents(source.read(group.leads)) if source else "none"}
-        start |= {"normalisation": f"{description.preprocess.mean} {description.preprocess.std}"}
+        start = learnt_from(train, val)
+        start |= {"weights file": contents(source.read(group.leads).state_dict) if source else "none"}
+        start |= {"normalisation": f"{preprocess.mean} {preprocess.std}"}
         start |= {"val size": str(arguments.val_size or "none")}
-        trainer = Trainer(model.to(group.device), train, description.preprocess, recipe, group)
+        start |= {"teacher": teacher.contents if teacher else "none"}
+        trainer = Trainer(model.to(group.device), train, preprocess, recipe, group, teacher)
         RunFolder(arguments.output, state, trainer, val, description, start).train()
     return 0
 
@@ -184,49 +213,17 @@ def plan(arguments: argparse.Namespace, categories: tuple[str, ...]) -> tuple[We
             "or less"
         )
     arch = source.arch if source else arguments.arch or DEFAULT_ARCH
-    description = Description(arch, 3, categories, replace(base, resize=resize, crop=crop))
+    small = bool(arguments.small_stem or (source and source.small_stem))
+    description = Description(arch, 3, categories, replace(base, resize=resize, crop=crop), small_stem=small)
     return source, parse_description(to_json(description), SPECS, f"what {arguments.output} would hold")
 
 
-def learnt_from(train: LabelledPhotos, val: LabelledPhotos | None) -> dict[str, str]:
-    """Each class in words that tell it from others: name, numbers of photos, and a digest of their names and sizes.
-
-    Raises:
-        ImageError: naming a photo that is not there.
-    """
-    said = {f"class {index}": repr(name) for index, name in enumerate(train.categories, 1)}
-    for photos, purpose in ((train, "learn from"), (val, "validate on")):
-        members: list[list[Path]] = [[] for _ in said]
-        for path, label in zip(photos.paths, photos.labels, strict=True) if photos else ():
-            members[label].append(path)
-        for key, paths in zip(said, members, strict=True):
-            hashed = hashlib.sha256()
-            for path in paths:
-                try:
-                    size = path.stat().st_size
-                except OSError as error:
-                    raise ImageError(f"{path} cannot be read: {error.strerror}") from error
-                hashed.update(os.fsencode(path.name) + b"\0%d\0" % size)
-            said[key] += f", {len(paths)} photos to {purpose} (names and sizes {hashed.hexdigest()[:8]})"
-    return said
-
-
-def contents(checkpoint: Checkpoint) -> str:
-    """Words for exactly these tensors, wherever they are kept."""
-    import torch
-
-    hashed = hashlib.sha256()
-    for key, tensor in sorted(checkpoint.state_dict.items()):
-        hashed.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
-        hashed.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return f"one of contents {hashed.hexdigest()[:16]}"
-
-
-def make_recipe(arguments: argparse.Namespace, crop: int) -> Recipe:
-    sizes = arguments.sizes or [(crop, 1.0)]
+def make_recipe(arguments: argparse.Namespace, description: Description) -> Recipe:
+    sizes = arguments.sizes or [(description.preprocess.crop, 1.0)]
     whole = sum(share for _, share in sizes)
     sizes = tuple((pixels, share / whole) for pixels, share in sizes)
-    return from_options(Recipe, arguments, sizes=sizes, augmentation=from_options(Augmentation, arguments))
+    augmentation = from_options(Augmentation, arguments)
+    return from_options(Recipe, arguments, sizes=sizes, augmentation=augmentation, small_stem=description.small_stem)
 
 
 def from_options(kind: type[Options], arguments: argparse.Namespace, **others: Any) -> Options:

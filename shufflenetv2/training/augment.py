@@ -82,7 +82,9 @@ def collate(items: Sequence[tuple[Tensor | ImageError, int]]) -> tuple[Tensor, T
     return torch.stack(images), torch.tensor([label for _, label in items])
 
 
-def epoch_batches(photos: TrainingPhotos, count: int, group: Group, workers: int, *seeds: int) -> DataLoader[Any]:
+def epoch_batches(
+    photos: TrainingPhotos, count: int, group: Group, workers: int, *seeds: int, balanced: bool = False
+) -> DataLoader[Any]:
     """``count`` batches for this process: one permutation of all photos, dealt to the processes in turns.
 
     Args:
@@ -91,9 +93,15 @@ def epoch_batches(photos: TrainingPhotos, count: int, group: Group, workers: int
         group: the processes.
         workers: that decode.
         seeds: what the order depends on, and with the process's number its random choices.
+        balanced: draw as many photos with replacement instead, each class as likely as any other.
     """
     generator = torch.Generator().manual_seed(derived_seed(*seeds))
-    order: list[int] = torch.randperm(len(photos), generator=generator).tolist()
+    shuffled = torch.randperm(len(photos), generator=generator)
+    if balanced:
+        labels = torch.tensor(photos.photos.labels)
+        chances = (1 / labels.bincount().double())[labels]
+        shuffled = torch.multinomial(chances, len(photos), replacement=True, generator=generator)
+    order: list[int] = shuffled.tolist()
     return DataLoader(
         photos,
         batch_sampler=deal(order, count * group.size)[group.rank :: group.size],

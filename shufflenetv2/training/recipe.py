@@ -36,17 +36,25 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-5
     label_smoothing: float = 0.1
+    class_weights: str = "equal"
+    balanced: bool = False
+    temperature: float = 4.0  # of distillation
+    distill_weight: float = 0.9
     ema: float = 0.99
+    reestimate_norms: bool = False
     freeze_backbone: bool = False
     workers: int = 2
     amp: bool = False
     channels_last: bool = False
     seed: int = 0
+    small_stem: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.batch_size == 1 and not self.freeze_backbone and any(size <= 32 for size, _ in self.sizes):
+        one_pixel = 8 if self.small_stem else 32  # up to which the last stage has one
+        small = [size for size, _ in self.sizes if size <= one_pixel]
+        if self.batch_size == 1 and not self.freeze_backbone and small:
             raise TrainingError(
-                "--batch-size 1 with --sizes 32 leaves BatchNorm one value a channel, which it cannot normalise; give "
-                "--batch-size 2 or more, or sizes above 32"
+                f"--batch-size 1 with --sizes {small[0]} leaves BatchNorm one value a channel, which it cannot "
+                f"normalise; give --batch-size 2 or more, or sizes above {one_pixel}"
             )

@@ -18,15 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from ..description import Preprocess
 from ..devices import Group
 from ..errors import ImageError, TrainingError
 from ..network.model import ShuffleNetV2
-from ..photos.folders import LabelledPhotos
+from ..photos.folders import LabelledPhotos, read_ahead
+from ..photos.transform import PhotoTransform
 from .augment import BatchTransform, TrainingPhotos, deal, derived_seed, epoch_batches
 from .recipe import Recipe
+from .teacher import Teacher, distillation
 
 CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
 
@@ -53,12 +55,20 @@ class Trainer:
         preprocess: how the model's photos are normalised.
         recipe: how.
         group: the processes that share the work; each draws its own photos, gradients are averaged.
+        teacher: to learn from beside the labels.
     """
 
     def __init__(
-        self, model: ShuffleNetV2, photos: LabelledPhotos, preprocess: Preprocess, recipe: Recipe, group: Group
+        self,
+        model: ShuffleNetV2,
+        photos: LabelledPhotos,
+        preprocess: Preprocess,
+        recipe: Recipe,
+        group: Group,
+        teacher: Teacher | None = None,
     ) -> None:
-        self.model, self.photos, self.recipe, self.group = model, photos, recipe, group
+        self.model, self.photos, self.recipe, self.group, self.teacher = model, photos, recipe, group, teacher
+        self.preprocess = preprocess
         self.transform = BatchTransform(recipe.augmentation, preprocess, model.num_classes)
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)
@@ -67,7 +77,8 @@ class Trainer:
             model.fc.requires_grad_(True)
         self.optimizer = sgd(model, recipe.lr, recipe.momentum, recipe.weight_decay)
         self.average = moving_average(model, recipe.ema)
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        weights = class_weights(photos).to(group.device) if recipe.class_weights == "auto" else None
+        self.criterion = nn.CrossEntropyLoss(weights, label_smoothing=recipe.label_smoothing)
         if group.size > 1:
             # The gradients of 1x1 kernels have strides that mean the same order under another name.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
@@ -118,9 +129,8 @@ class Trainer:
         mean_loss = accuracy = rate = waited = 0.0
         start = time.perf_counter()
         photos = TrainingPhotos(self.photos, recipe.augmentation, size)
-        batches = iter(
-            epoch_batches(photos, self.steps * recipe.accumulate, self.group, recipe.workers, recipe.seed, epoch)
-        )
+        count, seeds = self.steps * recipe.accumulate, (recipe.seed, epoch)
+        batches = iter(epoch_batches(photos, count, self.group, recipe.workers, *seeds, balanced=recipe.balanced))
         for step, taken in enumerate(deal(range(len(self.photos)), self.steps)):
             progress = (epoch + (step + 0.5) / self.steps) / recipe.epochs
             rate = recipe.lr * rate_factor(progress, recipe.warmup, recipe.decay)
@@ -146,6 +156,8 @@ class Trainer:
             self.group.copy_from_leader(value)  # BatchNorm statistics differ from process to process
         if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
             raise self.diverged("the weights are", epoch + 1, self.steps)
+        if recipe.reestimate_norms and epoch + 1 == recipe.epochs:
+            self._reestimate_norms()
         seconds = time.perf_counter() - start
         self.epoch += 1
         return EpochResult(self.epoch, size, rate, mean_loss, accuracy, seconds, waited / seconds)
@@ -162,9 +174,24 @@ class Trainer:
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp):
                 logits = self.replica(inputs)
                 loss = self.criterion(logits, targets)
+                if self.teacher:
+                    taught = distillation(logits, self.teacher(inputs), recipe.temperature)
+                    loss = torch.lerp(loss, taught, recipe.distill_weight)
             (loss * share).backward()
         hits = (logits.detach().argmax(1) == labels).sum()
         return torch.stack([loss.detach() * len(labels), hits, hits.new_tensor(len(labels))]).double()
+
+    def _reestimate_norms(self) -> None:
+        """Give the averaged weights the BatchNorm statistics of the photos as validation sees them."""
+        average = self.average.module
+        if self.group.leads:
+            order = torch.randperm(len(self.photos), generator=torch.Generator().manual_seed(self.recipe.seed)).tolist()
+            paths = [self.photos.paths[index] for index in order]  # mixed: a batch of one class varies less
+            batches = read_ahead(paths, PhotoTransform(self.preprocess), max(2, self.recipe.batch_size))
+            images = (batch.images for batch in batches if batch.images is not None and len(batch.images) > 1)
+            update_bn(images, average, self.group.device)
+        for value in average.state_dict().values():
+            self.group.copy_from_leader(value)
 
     def _check(self, totals: Tensor, step: int) -> tuple[float, float]:
         """Mean loss and accuracy so far, over all processes."""
@@ -179,6 +206,12 @@ class Trainer:
             f"Start anew with a lower --lr than {self.recipe.lr:g} or a longer --warmup than {self.recipe.warmup:g}; "
             f"the files of epoch {epoch - 1} are intact"
         )
+
+
+def class_weights(photos: LabelledPhotos) -> Tensor:
+    """One a class, so that each has the same part in the loss; their mean over the photos is 1."""
+    counts = torch.tensor(photos.labels).bincount(minlength=len(photos.categories))
+    return len(photos) / (len(photos.categories) * counts.float())
 
 
 def rate_factor(progress: float, warmup: float, decay: str) -> float:

@@ -92,7 +92,8 @@ def test_a_file_says_which_stem_it_is_for_and_another_is_refused(described, smal
         got = classifier(weights=str(path), device="cpu").model(photos)
     assert relative_error(got, expected) < 1e-5
     with pytest.raises(
-        CheckpointError, match=rf"{path} is for the (paper's|small) stem .* leave out small_stem={not small}"
+        CheckpointError,
+        match=rf"{path} is for the (paper's|small) stem .* leave out small_stem={not small} .--small-stem.",
     ):
         shufflenet_v2_x0_5(weights=str(path), small_stem=not small)
 

@@ -1,0 +1,128 @@
+"""Distillation: a larger network's answers to the very crops that the model sees, learnt from beside the labels.
+
+Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, https://arxiv.org/abs/1503.02531.
+"""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..builder import build, is_path, resolve
+from ..description import Preprocess
+from ..errors import TrainingError
+from ..files import expanded
+from .digests import contents
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network in eval mode, and how the model's input becomes its own.
+
+    ``contents`` says in words which: another teacher makes another run.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    title: str
+    contents: str
+    rescale: tuple[Tensor, Tensor] | None = None  # factor and summand ``(3, 1, 1)``, where it normalises otherwise
+    size: int | None = None  # pixels a side that it was trained for; None: it takes the model's
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits ``(N, classes)`` for the model's input ``float32 (N, 3, S, S)``."""
+        if self.rescale:
+            factor, summand = (each.to(images.device) for each in self.rescale)
+            images = images * factor + summand
+        if self.size not in (None, images.shape[-1]):
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
+        return self.network(images)
+
+
+def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``T^2 KL(teacher / T || logits / T)``, the mean over the batch; its gradients are of the labels' magnitude."""
+    student, target = ((each.float() / temperature).log_softmax(1) for each in (logits, teacher))
+    return F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+def open_teacher(
+    name: str, categories: Sequence[str], preprocess: Preprocess, sizes: Sequence[int], device: torch.device
+) -> Teacher:
+    """The teacher for a model of these classes, tried on every size that training will use.
+
+    Args:
+        name: weights that the package reads, or a file of TorchScript or torch.export: any network that maps
+            ``float32 (N, 3, S, S)``, normalised as the model's input is, to logits of these classes in this order.
+        categories: the model's classes; weights that name theirs must have the same, in any order.
+        preprocess: how the model's photos are normalised.
+        sizes: of the images.
+        device: where to compute.
+
+    Raises:
+        TrainingError: it cannot be opened, or does not answer with these classes.
+    """
+    program = _program(Path(expanded(name)), device) if is_path(name) else None
+    teacher = program or _described(name, categories, preprocess, device)
+    for size in sizes:
+        images = torch.zeros(2, 3, size, size, device=device)
+        try:
+            got = list(teacher(images).shape)
+        except Exception as error:  # a foreign network may raise anything
+            reason = str(error).strip().partition("\n")[0]
+            raise TrainingError(f"--teacher {name} fails on images {list(images.shape)}: {reason:.200}") from error
+        if got != [2, len(categories)]:
+            raise TrainingError(
+                f"--teacher {name} answers two images {size}x{size} with {got}, expected [2, {len(categories)}]: the "
+                f"photos have the {len(categories)} classes {', '.join(categories)[:120]}; give a teacher of these"
+            )
+    return teacher
+
+
+def _program(path: Path, device: torch.device) -> Teacher | None:
+    """The network of a TorchScript or torch.export file; ``None`` for another file."""
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {os.path.basename(each) for each in archive.namelist()}
+        network: Any
+        if "constants.pkl" in names:
+            network = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
+            network.eval()
+        elif "archive_format" in names:
+            network = torch.export.load(path).module().to(device)
+        else:
+            return None
+    except Exception as error:  # both fail with many types on damaged files
+        raise TrainingError(f"--teacher {path} cannot be opened: {str(error).partition(chr(10))[0]:.200}") from error
+    return Teacher(network, str(path), f"one of sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}")
+
+
+def _described(name: str, categories: Sequence[str], preprocess: Preprocess, device: torch.device) -> Teacher:
+    weights = resolve(None, name)
+    if sorted(weights.labels) != sorted(categories):
+        raise TrainingError(
+            f"--teacher {name} knows {len(weights.labels)} classes ({', '.join(weights.labels)[:80]}), and the photos "
+            f"have {len(categories)} ({', '.join(categories)[:80]}); they must be the same"
+        )
+    model = build(weights.arch, weights).to(device)
+    order = torch.tensor([weights.labels.index(each) for each in categories], device=device)
+    mine, theirs = preprocess, weights.preprocess
+    mean, std, new_mean, new_std = (
+        torch.tensor(each).view(3, 1, 1) for each in (mine.mean, mine.std, theirs.mean, theirs.std)
+    )
+    same = (mine.mean, mine.std) == (theirs.mean, theirs.std)
+    return Teacher(
+        network=lambda images: model(images)[:, order],
+        title=weights.title,
+        contents=contents(model.state_dict()),
+        rescale=None if same else (std / new_std, (mean - new_mean) / new_std),
+        size=theirs.crop,
+    )

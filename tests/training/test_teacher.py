@@ -1,0 +1,248 @@
+"""Distillation, and training on classes of unequal size: what is computed, and what is refused before it begins."""
+
+import copy
+import re
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.colours import COLOURS, assert_equal, load, make_colours, train
+from support.networks import randomise
+from torch import Tensor, nn
+
+from shufflenetv2.description import STANDARD, Description
+from shufflenetv2.devices import Group
+from shufflenetv2.errors import TrainingError
+from shufflenetv2.network.model import ShuffleNetV2, spec_of
+from shufflenetv2.photos.folders import LabelledPhotos, read_labelled
+from shufflenetv2.photos.transform import PhotoTransform
+from shufflenetv2.training.augment import TrainingPhotos, epoch_batches
+from shufflenetv2.training.recipe import Augmentation, Recipe
+from shufflenetv2.training.teacher import distillation, open_teacher
+from shufflenetv2.training.trainer import Trainer, class_weights
+from shufflenetv2.weights.checkpoint import write_checkpoint
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ALONE = Group(0, 1, torch.device("cpu"))
+CPU = torch.device("cpu")
+NAMES = tuple(COLOURS)
+
+
+class Mean(nn.Module):
+    """A foreign network: the logits are the mean of each channel of its input, whatever the size."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean([2, 3])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_colours(tmp_path_factory.mktemp("colours"), 8)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    torch.jit.script(Mean()).save(tmp_path / "mean.pt")
+    return tmp_path / "mean.pt"
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    shape = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    torch.export.save(
+        torch.export.export(Mean(), (torch.zeros(2, 3, 33, 34),), dynamic_shapes=(shape,)), tmp_path / "mean.pt2"
+    )
+    return tmp_path / "mean.pt2"
+
+
+def described(
+    path: Path, categories: tuple[str, ...], mean: tuple[float, ...] = STANDARD.mean, crop: int = 64
+) -> nn.Module:
+    """A checkpoint that names its classes and how it sees photos."""
+    torch.manual_seed(0)
+    model = randomise(ShuffleNetV2(spec_of("shufflenet_v2_x0_5"), len(categories)))
+    preprocess = replace(STANDARD, resize=crop, crop=crop, mean=mean)
+    write_checkpoint(path, model.state_dict(), Description("shufflenet_v2_x0_5", 3, categories, preprocess))
+    return model
+
+
+def test_the_loss_is_that_of_the_paper() -> None:
+    """Hinton et al. 2015, section 2: cross-entropy with the softened answers, times T squared, less their entropy."""
+    generator = torch.Generator().manual_seed(0)
+    logits, answers = torch.randn(2, 5, 7, generator=generator, dtype=torch.float64)
+    soft, own = (answers / 4).softmax(1), (logits / 4).softmax(1)
+    expected = (soft * (soft.log() - own.log())).sum(1).mean() * 16
+    assert float(distillation(logits, answers, 4.0)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(distillation(logits, logits, 2.0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_gradients_of_a_hot_teacher_are_of_the_labels_magnitude() -> None:
+    logits = torch.tensor([[1.0, -1.0, 0.5]], requires_grad=True)
+    answers = torch.tensor([[0.3, 0.2, -0.5]])
+    [hot] = torch.autograd.grad(distillation(logits, answers, 1000.0), logits)
+    centred = (logits - logits.mean()) - (answers - answers.mean())
+    assert torch.allclose(hot, centred.detach() / 3, atol=1e-3)  # section 2.1: matching logits
+
+
+@pytest.mark.parametrize("kind", ["script", "program"])
+def test_a_foreign_file_sees_the_models_own_input(kind: str, request: pytest.FixtureRequest) -> None:
+    teacher = open_teacher(str(request.getfixturevalue(kind)), NAMES, STANDARD, [32, 64], CPU)
+    images = torch.rand(3, 3, 48, 48)
+    assert torch.allclose(teacher(images), images.mean([2, 3]), atol=1e-6)
+
+
+def test_a_described_teacher_gets_its_own_normalisation_size_and_order(tmp_path: Path) -> None:
+    categories = tuple(reversed(COLOURS))
+    model = described(tmp_path / "teacher.pth", categories, mean=(0.1, 0.2, 0.3))
+    teacher = open_teacher(str(tmp_path / "teacher.pth"), NAMES, STANDARD, [32], CPU)
+    pixels = torch.rand(2, 3, 32, 32)
+    mine, theirs = (
+        (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(STANDARD.std).view(3, 1, 1)
+        for mean in (STANDARD.mean, (0.1, 0.2, 0.3))
+    )
+    with torch.inference_mode():
+        expected = model(F.interpolate(theirs, (64, 64), mode="bilinear", align_corners=False)).flip(1)
+    assert torch.allclose(teacher(mine), expected, rtol=1e-4, atol=1e-4)
+    assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("cifar10", "--teacher cifar10 knows 10 classes .*, and the photos have 3"),
+        ("teacher-of-two.pth", "knows 2 classes .red, blue., and the photos have 3"),
+        ("wide.pt", r"answers two images 64x64 with \[2, 96\], expected \[2, 3\]"),
+        ("fails.pt", r"--teacher .*fails.pt fails on images \[2, 3, 64, 64\]"),
+        ("damaged.pt2", "cannot be opened"),
+    ],
+)
+def test_what_cannot_teach_is_refused_before_the_first_epoch(
+    name: str, told: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    described(tmp_path / "teacher-of-two.pth", ("red", "blue"))
+    torch.jit.script(nn.Sequential(nn.AdaptiveAvgPool2d((32, 1)), nn.Flatten())).save(tmp_path / "wide.pt")
+    torch.jit.script(nn.Linear(5, 3)).save(tmp_path / "fails.pt")
+    with zipfile.ZipFile(tmp_path / "damaged.pt2", "w") as archive:
+        archive.writestr("damaged/archive_format", "pt2")
+    given = name if name == "cifar10" else str(tmp_path / name)
+    assert train(data, tmp_path / "run", "--epochs", "1", "--teacher", given) == 1
+    error = capsys.readouterr().err
+    assert re.search(told, error), error
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_teacher_sees_the_crops_that_the_model_sees(data: Path, tmp_path: Path) -> None:
+    """With all of the weight on the teacher, the loss follows from what was shown to it."""
+    torch.jit.script(Mean()).save(tmp_path / "teacher.pt")
+    photos = read_labelled(data)
+    torch.manual_seed(0)
+    model = ShuffleNetV2(spec_of("shufflenet_v2_x0_5", small_stem=True), 3)
+    start = copy.deepcopy(model).train()
+    recipe = Recipe(
+        ((32, 1.0),),
+        epochs=1,
+        batch_size=8,
+        lr=1e-9,
+        workers=0,
+        distill_weight=1.0,
+        temperature=1.0,
+        label_smoothing=0.0,
+    )
+    teacher = open_teacher(str(tmp_path / "teacher.pt"), photos.categories, STANDARD, [32], CPU)
+    seen: list[Tensor] = []
+
+    def watched(images: Tensor) -> Tensor:
+        seen.append(images)
+        return teacher.network(images)
+
+    trainer = Trainer(model, photos, STANDARD, recipe, ALONE, replace(teacher, network=watched))
+    result = trainer.run_epoch(MagicMock())
+    assert sum(map(len, seen)) == len(photos)
+    with torch.no_grad():
+        losses = [distillation(start(each), each.mean([2, 3]), 1.0) * len(each) for each in seen]
+    assert result.loss == pytest.approx(float(sum(losses)) / len(photos), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_resumed_with_a_teacher_bit_for_bit_and_with_another_not_at_all(
+    data: Path, tmp_path: Path, script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taught = ["--epochs", "2", "--sizes", "32", "--small-stem", "--reestimate-norms", "--balanced"]
+    taught += ["--class-weights", "auto", "--teacher", str(script)]
+    assert train(data, tmp_path / "whole", *taught) == 0
+    run_epoch = Trainer.run_epoch
+
+    def interrupted(trainer: Trainer, bar: object) -> object:
+        if trainer.epoch == 1:
+            raise KeyboardInterrupt
+        return run_epoch(trainer, bar)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_epoch", interrupted)
+        assert train(data, tmp_path / "cut", *taught) == 130
+    capsys.readouterr()
+    torch.jit.script(nn.Sequential(Mean(), nn.Linear(3, 3))).save(tmp_path / "other.pt")
+    for changed, told in (
+        (["--teacher", str(tmp_path / "other.pt")], "teacher was one of sha256"),
+        (["--temperature", "2"], "temperature was 4.0 and is 2.0"),
+        (["--distill-weight", "0.5"], "distill weight was 0.9 and is 0.5"),
+    ):
+        assert train(data, tmp_path / "cut", *taught, *changed, "--resume") == 1
+        assert f"holds another run: {told}" in capsys.readouterr().err
+    assert train(data, tmp_path / "cut", *taught, "--resume") == 0
+    for name in ("last.pth", "best.pth"):
+        assert_equal(load(tmp_path / "whole" / name), load(tmp_path / "cut" / name))
+    assert load(tmp_path / "cut" / "best.pth")["small_stem"] is True
+
+
+def test_norms_are_those_of_the_photos_as_validation_sees_them(data: Path) -> None:
+    photos = read_labelled(data)
+    small = spec_of("shufflenet_v2_x0_5", small_stem=True)
+    preprocess = replace(STANDARD, resize=32, crop=32)
+    recipe = Recipe(((32, 1.0),), epochs=1, batch_size=len(photos), workers=0, reestimate_norms=True)
+    trainer = Trainer(ShuffleNetV2(small, 3), photos, preprocess, recipe, ALONE)
+    trainer.run_epoch(MagicMock())
+    average = trainer.average.module
+    images = PhotoTransform(preprocess)(list(photos.paths))
+    given = average.conv1[0](images)
+    assert torch.allclose(average.conv1[1].running_mean, given.mean([0, 2, 3]), atol=1e-5)
+    assert torch.allclose(average.conv1[1].running_var, given.var([0, 2, 3]), rtol=1e-4)
+    assert average.conv1[1].momentum == 0.1  # as it was, for a run that goes on
+
+
+def test_class_weights_give_each_class_the_same_part() -> None:
+    photos = LabelledPhotos((Path("x"),) * 8, (0, 0, 0, 0, 0, 1, 1, 2), ("a", "b", "c"))
+    weights = class_weights(photos)
+    labels = torch.tensor(photos.labels)
+    assert torch.allclose(weights[labels].mean(), torch.ones(()))
+    parts = torch.stack([weights[labels][labels == label].sum() for label in range(3)])
+    assert torch.allclose(parts, torch.full((3,), 8 / 3))
+
+
+def test_balanced_draws_each_class_as_often(data: Path) -> None:
+    photos = read_labelled(data)
+    red = [index for index, label in enumerate(photos.labels) if label == photos.categories.index("red")]
+    rare = photos.take([index for index in range(len(photos)) if index not in red[1:]])  # one red photo
+    dataset = TrainingPhotos(rare, Augmentation(photo_size=32), 32)
+    drawn = torch.cat(
+        [labels for epoch in range(40) for _, labels in epoch_batches(dataset, 3, ALONE, 0, 0, epoch, balanced=True)]
+    )
+    shares = drawn.bincount() / len(drawn)
+    assert torch.allclose(shares, torch.full((3,), 1 / 3), atol=0.06)  # four standard deviations of 680 draws
+    again = [labels for _, labels in epoch_batches(dataset, 3, ALONE, 0, 0, 0, balanced=True)]
+    assert torch.equal(torch.cat(again), drawn[: len(rare)])
+
+
+def test_an_opened_teacher_is_named_by_its_contents(tmp_path: Path, script: Path) -> None:
+    described(tmp_path / "a.pth", NAMES)
+    first = open_teacher(str(tmp_path / "a.pth"), NAMES, STANDARD, [32], CPU).contents
+    (tmp_path / "moved.pth").write_bytes((tmp_path / "a.pth").read_bytes())
+    assert open_teacher(str(tmp_path / "moved.pth"), NAMES, STANDARD, [32], CPU).contents == first
+    assert open_teacher(str(script), NAMES, STANDARD, [32], CPU).contents != first
+    with pytest.raises(TrainingError, match=r"expected \[2, 2\]"):
+        open_teacher(str(script), ("a", "b"), STANDARD, [32], CPU)
