@@ -2,7 +2,7 @@
 
 import argparse
 import csv
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from support.processes import ROOT, run_python
 from support.skips import needs_posix
 
 from shufflenetv2.commands.train import add_arguments, make_recipe
-from shufflenetv2.description import Preprocess
+from shufflenetv2.description import STANDARD, Description, Preprocess
 from shufflenetv2.entrypoints import classifier
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.photos.folders import LabelledPhotos, hold_out, read_labelled
@@ -22,6 +22,8 @@ from shufflenetv2.training.augment import Augmentation, BatchTransform, derived_
 from shufflenetv2.training.trainer import Recipe, moving_average, rate_factor, sgd, size_at
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+DESCRIPTION = Description("shufflenet_v2_x0_5", 3, ("a", "b"), STANDARD)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +170,7 @@ def test_the_defaults_are_the_recipes() -> None:
         if field.default is not MISSING:
             assert options[field.name] == field.default, field.name
     recipe = Recipe(((224, 1.0),))
-    assert make_recipe(parse(), 224) == recipe
+    assert make_recipe(parse(), DESCRIPTION) == recipe
     assert (recipe.weight_decay, recipe.decay, recipe.ema, recipe.workers) == (5e-5, "cosine", 0.99, 2)
     assert (recipe.epochs, recipe.batch_size, recipe.lr) == (30, 64, 0.05)
 
@@ -178,11 +180,13 @@ def test_every_option_reaches_the_recipe() -> None:
         "--sizes 64:0.2 96:0.2 --epochs 3 --batch-size 4 --accumulate 5 --lr 0.6 --decay linear --warmup 0.7 "
         "--momentum 0.8 --weight-decay 0.9 --label-smoothing 0.11 --ema 0.12 --freeze-backbone --workers 1 --amp "
         "--channels-last --seed 14 --photo-size 32 --min-scale 0.5 --no-flip --trivial-augment --random-erasing 0.1 "
-        "--mixup 0.2 --cutmix 0.3"
+        "--mixup 0.2 --cutmix 0.3 --class-weights auto --balanced --temperature 2 --distill-weight 0.4 "
+        "--reestimate-norms"
     )
     sizes, augmentation = ((64, 0.5), (96, 0.5)), Augmentation(32, 0.5, False, True, 0.1, 0.2, 0.3)
-    expected = (sizes, 3, 4, 5, 0.6, "linear", 0.7, 0.8, 0.9, 0.11, 0.12, True, 1, True, True, 14, augmentation)
-    assert make_recipe(parse(*arguments.split()), 224) == Recipe(*expected)
+    expected = (sizes, 3, 4, 5, 0.6, "linear", 0.7, 0.8, 0.9, 0.11, "auto", True, 2.0, 0.4, 0.12, True, True, 1, True)
+    expected = (*expected, True, 14, True, augmentation)
+    assert make_recipe(parse(*arguments.split()), replace(DESCRIPTION, small_stem=True)) == Recipe(*expected)
 
 
 def test_what_it_needs_is_said_in_one_line(tmp_path: Path) -> None:
