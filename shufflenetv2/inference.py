@@ -1,42 +1,24 @@
-"""Photos in, predictions out: the classifier, the photos of folders one after the other, and counting hits."""
+"""Photos in, predictions out: the classifier and its stream of any number of photos."""
 
-import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .builder import Weights, build, resolve
 from .description import BATCH_SIZE
-from .devices import Group, choose_device
-from .errors import CheckpointError, ImageError
+from .devices import choose_device
+from .errors import ImageError
 from .package import hub_call, made_by_hub
-from .photos.folders import LabelledPhotos, read_ahead
 from .photos.transform import Photo, PhotoTransform, several
+from .stream import Prediction as Prediction
+from .stream import Result as Result
+from .stream import answered, check_finite
 
-Row = TypeVar("Row")
-
-
-class Prediction(NamedTuple):
-    """One label of a photo: its name, its softmax probability in [0, 1], its index in the logits.
-
-    ``json.dumps`` makes a list of it, and an object of ``_asdict()``.
-    """
-
-    label: str
-    probability: float
-    index: int  # type: ignore[assignment]  # a tuple's method of that name is of no use here
-
-    def __repr__(self) -> str:
-        return f"Prediction(label={self.label!r}, probability={self.probability:.4f}, index={self.index})"
-
-    def __str__(self) -> str:
-        return f"{self.probability:.2%} {self.label}"
+Compute = Callable[[Tensor], Iterable[tuple[list[Prediction], Tensor | None]]]
 
 
 class Classifier:
@@ -106,22 +88,81 @@ class Classifier:
                 raise
             return error
 
-    def _each(self, photos: Iterator[Photo], errors: str) -> list[list[Prediction] | ImageError]:
+    def _each(self, photos: Iterable[Photo], errors: str) -> list[list[Prediction] | ImageError]:
         outcomes: list[list[Prediction] | ImageError] = []
-        while batch := list(islice(photos, BATCH_SIZE)):
-            images: list[Tensor | ImageError] = []
-            for photo in batch:
-                try:
-                    images.append(self.transform(photo))
-                except ImageError as error:
-                    named = ImageError(f"photos[{len(outcomes) + len(images)}]: {error}")
-                    if errors == "raise":
-                        raise named from error
-                    images.append(named)
-            good = [image for image in images if isinstance(image, Tensor)]
-            rows = iter(self.predict(torch.cat(good)) if good else [])
-            outcomes += [image if isinstance(image, ImageError) else next(rows) for image in images]
+        for result in self.stream(photos):
+            if result.error is None:
+                outcomes.append(result.predictions)
+                continue
+            named = ImageError(f"photos[{len(outcomes)}]: {result.error}")
+            if errors == "raise":
+                raise named from result.error
+            outcomes.append(named)
         return outcomes
+
+    def stream(
+        self,
+        photos: Iterable[Photo],
+        *,
+        batch_size: int = BATCH_SIZE,
+        workers: int | None = None,
+        features: bool = False,
+    ) -> Iterator[Result]:
+        """Predict the labels of any number of photos, one after the other.
+
+        Args:
+            photos: paths, addresses, bytes, PIL images, uint8 tensors (what a call takes), in any iterable. A generator
+                is consumed as it goes, in the caller's thread; no more than three batches are in memory.
+            batch_size: photos computed at once.
+            workers: threads that read photos while the model computes; ``None`` is one a core.
+            features: give the pooled features that the last layer reads as well; needs ``runtime="torch"``.
+
+        Yields:
+            One ``Result`` a photo, in order. A photo that cannot be used is its ``error``, and not the end. Closing the
+            generator, or an exception in the loop that reads it, ends the threads.
+
+        Raises:
+            TypeError: ``photos`` is one photo, or an element of it is none.
+            ValueError: a number is below 1, or the network has no last layer whose input could be given.
+            CheckpointError: the network answers with NaN or infinity.
+        """
+        for name, value in (("batch_size", batch_size), ("workers", 1 if workers is None else workers)):
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r:.80}")
+        elements = several(photos.unbind() if isinstance(photos, Tensor) and photos.dim() == 4 else photos)
+        if elements is None:
+            raise TypeError("stream takes an iterable of photos; for one, call the classifier itself")
+        compute = self._with_features() if features else self._without_features
+        return self._stream(elements, compute, batch_size, workers)
+
+    def _stream(
+        self, photos: Iterator[Photo], compute: Compute, batch_size: int, workers: int | None
+    ) -> Iterator[Result]:
+        for photo, row, size in answered(compute, self.transform, photos, batch_size, workers):
+            if isinstance(row, ImageError):
+                yield Result(photo, [], error=row)
+            else:
+                yield Result(photo, row[0], features=row[1], size=size)
+
+    def _without_features(self, images: Tensor) -> Iterable[tuple[list[Prediction], None]]:
+        return zip(self.predict(images), repeat(None), strict=False)
+
+    def _with_features(self) -> Compute:
+        """The network in two steps: all but its last layer, of which the weights are shared, then that layer."""
+        last = getattr(self.model, "fc", None)
+        if not isinstance(last, nn.Linear):
+            raise ValueError("features are the input of the last layer, fc, which this network does not have")
+        body = copy.copy(self.model)
+        body._modules = {**self.model._modules, "fc": nn.Identity()}
+
+        def compute(images: Tensor) -> Iterable[tuple[list[Prediction], Tensor]]:
+            with torch.inference_mode():
+                pooled = body(images.to(self.device))
+                predictions = self._likeliest(last(pooled), images)
+            features = pooled.to("cpu", torch.float32, copy=True)  # outside: of use in training, too
+            return zip(predictions, features.unbind(), strict=True)
+
+        return compute
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> list[list[Prediction]]:
@@ -131,7 +172,9 @@ class Classifier:
             ValueError: the images hold NaN or infinity.
             CheckpointError: the network answers with them.
         """
-        logits = self.model(images.to(self.device))
+        return self._likeliest(self.model(images.to(self.device)), images)
+
+    def _likeliest(self, logits: Tensor, images: Tensor) -> list[list[Prediction]]:
         probabilities, indices = (each.tolist() for each in logits.softmax(1).topk(min(self.top, logits.shape[1])))
         check_finite([row[0] for row in probabilities], images)
         return [
@@ -149,96 +192,3 @@ class Classifier:
 
 def _rebuild(reference: tuple[str, str], kwargs: dict[str, Any]) -> Classifier:
     return Classifier(resolve(*reference), **kwargs)
-
-
-def check_finite(highest: Sequence[float], images: Tensor) -> None:
-    """Refuse answers to ``images`` of which the ``highest`` number is NaN or infinite: then no other is of use."""
-    if all(map(math.isfinite, highest)):
-        return
-    if not images.isfinite().all():
-        raise ValueError("the preprocessed images hold NaN or infinity; their values must be finite")
-    raise CheckpointError(
-        "the network answers with NaN or infinity: its weights are damaged, or overflow in this device's arithmetic"
-    )
-
-
-def classify_photos(
-    classifier: Classifier, paths: Sequence[Path], batch_size: int = BATCH_SIZE
-) -> Iterator[tuple[Path, list[Prediction] | ImageError]]:
-    """Each path with its predictions, or with what is wrong with it; in order, in bounded memory."""
-    return _one_by_one(classifier.predict, classifier.transform, paths, batch_size)
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Photos looked at; of those, the ones whose label came first and among the first five; and bad photos."""
-
-    photos: int
-    top1: int
-    top5: int
-    skipped: int = 0
-
-
-def count_hits(
-    model: nn.Module,
-    transform: PhotoTransform,
-    photos: LabelledPhotos,
-    group: Group,
-    *,
-    batch_size: int = BATCH_SIZE,
-    workers: int | None = None,
-    skip_bad: bool = False,
-    advance: Callable[[int], object] = lambda count: None,
-) -> Counts:
-    """Count over all processes of ``group``.
-
-    Args:
-        model: in eval mode, on the group's device; its logits are in the order of ``photos.categories``.
-        transform: what the model's photos need.
-        photos: the same in every process.
-        batch_size: photos computed at once.
-        workers: threads that decode; ``None`` is one a core.
-        skip_bad: count photos that cannot be used and name them on stderr, instead of stopping at the first.
-        advance: told how many more photos this process has behind it.
-
-    Raises:
-        ImageError: naming a photo that cannot be used.
-        CheckpointError: the network answers with NaN or infinity.
-    """
-
-    @torch.inference_mode()
-    def rank(images: Tensor) -> list[list[int]]:
-        logits = model(images.to(group.device))
-        highest, indices = (each.tolist() for each in logits.topk(min(5, logits.shape[1])))  # a NaN counts as highest
-        check_finite([row[0] for row in highest], images)
-        return indices  # type: ignore[no-any-return]
-
-    mine = photos.take(range(group.rank, len(photos), group.size))
-    ranked = _one_by_one(rank, transform, mine.paths, batch_size, workers)
-    top1 = top5 = skipped = 0
-    for label, (_, outcome) in zip(mine.labels, ranked, strict=True):
-        if not isinstance(outcome, ImageError):
-            top1 += label == outcome[0]
-            top5 += label in outcome
-        elif skip_bad:
-            print(f"shufflenetv2: skipped: {outcome}", file=sys.stderr)
-            skipped += 1
-        else:
-            raise outcome
-        advance(1)
-    counts = torch.tensor([len(mine) - skipped, top1, top5, skipped], device=group.device)
-    return Counts(*group.add(counts).tolist())
-
-
-def _one_by_one(
-    compute: Callable[[Tensor], Sequence[Row]],
-    transform: PhotoTransform,
-    paths: Sequence[Path],
-    batch_size: int,
-    workers: int | None = None,
-) -> Iterator[tuple[Path, Row | ImageError]]:
-    """Each path with its row of what ``compute`` makes of a batch, or with what is wrong with the photo."""
-    for batch in read_ahead(paths, transform, batch_size, workers):
-        rows = iter(compute(batch.images) if batch.images is not None else ())
-        for path, error in zip(batch.paths, batch.errors, strict=True):
-            yield path, error or next(rows)

@@ -19,9 +19,9 @@ from .description import STANDARD
 from .network.deploy import deploy
 from .network.formats.table import FORMATS, Shape
 from .network.model import SPECS, ShuffleNetV2
-from .photos.folders import read_ahead
 from .photos.transform import PhotoTransform
 from .runtimes import GEMM_SIZE, IMAGE_SIZE, Task
+from .stream import answered
 
 WARM_UP = 3
 SECONDS_A_ROUND = 0.3
@@ -154,26 +154,19 @@ def training(task: Task) -> Step:
 def folder(task: Task) -> Step:
     """All photos of a folder to their five likeliest classes: as ``classify`` does it, or as torchvision's users do."""
     model = network(task)
-    loader: Callable[[], Any]
-    if task.candidate.network == "deploy":
-        transform = PhotoTransform(STANDARD)
-
-        def loader() -> Any:
-            return (batch.images for batch in read_ahead(task.photos, transform, task.batch))
-    else:
-        batches = torch.utils.data.DataLoader(
-            ReferencePhotos(task.photos, task.arch), REFERENCE_BATCH, num_workers=REFERENCE_WORKERS
-        )
-
-        def loader() -> Any:
-            return batches
 
     @torch.inference_mode()
-    def step() -> None:
-        for images in loader():
-            model(images).softmax(1).topk(5)
+    def likeliest(images: Tensor) -> list[list[int]]:
+        indices: list[list[int]] = model(images).softmax(1).topk(5).indices.tolist()
+        return indices
 
-    return step
+    if task.candidate.network == "deploy":
+        transform = PhotoTransform(STANDARD)
+        return lambda: sum(1 for _ in answered(likeliest, transform, task.photos, task.batch))
+    batches = torch.utils.data.DataLoader(
+        ReferencePhotos(task.photos, task.arch), REFERENCE_BATCH, num_workers=REFERENCE_WORKERS
+    )
+    return lambda: sum(len(likeliest(images)) for images in batches)
 
 
 class ReferencePhotos(torch.utils.data.Dataset[Tensor]):

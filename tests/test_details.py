@@ -21,7 +21,7 @@ from PIL import Image
 from support.colours import load, make_colours, train
 from torch import Tensor, nn
 
-from shufflenetv2 import devices, inference, package
+from shufflenetv2 import counting, devices, inference, package
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import is_path, resolve
 from shufflenetv2.commands import classify, export, options
@@ -31,7 +31,9 @@ from shufflenetv2.devices import Group
 from shufflenetv2.errors import CheckpointError, ExportError, ImageError, TrainingError
 from shufflenetv2.network.formats.table import Shape
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
-from shufflenetv2.photos.folders import LabelledPhotos, find_photos
+from shufflenetv2.photos.folders import LabelledPhotos
+from shufflenetv2.photos.listing import find_photos
+from shufflenetv2.stream import Result
 from shufflenetv2.training.augment import Augmentation, TrainingPhotos, epoch_batches
 from shufflenetv2.training.digests import contents
 from shufflenetv2.training.run import KINDS, RUN_FORMAT, RunFolder, curves, read_state
@@ -53,7 +55,7 @@ def test_plain_is_the_plain_network(plain: bool, tmp_path: Path, monkeypatch: py
         raise ExportError("so much is enough")
 
     monkeypatch.setattr(export, "export", stop)
-    monkeypatch.setattr(inference, "count_hits", stop)
+    monkeypatch.setattr(counting, "count_hits", stop)
     (tmp_path / "cat").mkdir()
     shutil.copy(ROOT / "images/cat.jpg", tmp_path / "cat")
     options = ["--weights", CIFAR, *(["--plain"] if plain else [])]
@@ -501,7 +503,8 @@ def test_an_architecture_s_name_may_be_a_folder_s() -> None:
 
 def test_a_bad_photo_in_json() -> None:
     assert (
-        classify.to_json(Path("a.jpg"), ImageError("a.jpg is empty")) == '{"photo": "a.jpg", "error": "a.jpg is empty"}'
+        classify.to_json(Result(Path("a.jpg"), [], ImageError("a.jpg is empty")))
+        == '{"photo": "a.jpg", "error": "a.jpg is empty"}'
     )
 
 

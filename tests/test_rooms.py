@@ -6,8 +6,8 @@ import graphlib
 from support.processes import ROOT
 
 FLOORS = (
-    "package errors files devices description transport", "network weights photos", "builder", "inference runtimes",
-    "timing training", "entrypoints commands", "__init__ __main__",
+    "package errors files devices description transport", "network weights photos", "builder stream",
+    "inference counting runtimes", "timing training", "entrypoints commands", "__init__ __main__",
 )  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 FILES = {path.relative_to(ROOT / "shufflenetv2").with_suffix("").parts: path.read_text(encoding="utf-8")

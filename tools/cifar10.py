@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from shufflenetv2.builder import build, resolve
 from shufflenetv2.package import CHECKOUT
 from shufflenetv2.photos.decode import open_photo
-from shufflenetv2.photos.folders import LabelledPhotos, read_ahead, read_labelled
+from shufflenetv2.photos.folders import LabelledPhotos, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
+from shufflenetv2.stream import answered
 
 ARCH, NAME = "shufflenet_v2_x0_5", "cifar10_v1"
 PICTURES = CHECKOUT / "docs/cifar10"
@@ -36,8 +37,8 @@ def answers(photos: LabelledPhotos) -> torch.Tensor:
     """Probabilities ``(photos, classes)`` by the deploy form, as ``evaluate`` and ``classify`` use it."""
     weights = resolve(ARCH, NAME)
     model = build(weights.arch, weights, deploy=True)
-    batches = read_ahead(photos.paths, PhotoTransform(weights.preprocess))
-    return torch.cat([model(batch.images).softmax(1) for batch in batches])
+    rows = answered(lambda images: model(images).softmax(1), PhotoTransform(weights.preprocess), photos.paths)
+    return torch.stack([row for _, row, _ in rows if isinstance(row, torch.Tensor)])
 
 
 def curves(logs: list[Path]) -> Figure:

@@ -48,7 +48,7 @@ AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must
         "photos commands/test_classify.py commands/test_evaluate.py test_entrypoints.py test_details.py",
     ),
     "inference": (
-        "inference.py commands/classify.py commands/evaluate.py commands/options.py",
+        "inference.py stream.py counting.py commands/classify.py commands/evaluate.py commands/options.py",
         "test_entrypoints.py test_builder.py test_details.py commands/test_classify.py commands/test_evaluate.py "
         "commands/test_cli.py",
     ),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..description import STANDARD
-from ..errors import DatasetError
+from ..errors import DatasetError, ImageError
 from ..package import require
 from ..runtimes import GEMM_SIZE, REFERENCE, RUNTIMES, Candidate, Task
 from ..weights.manifest import DEFAULT_ARCH
@@ -97,15 +97,17 @@ def find_folder(folder: Path) -> tuple[Path, ...]:
         DatasetError: it is not a folder, or holds no photo.
         ImageError: naming one that cannot be used, which would end the measurement later.
     """
-    from ..photos.folders import find_photos, read_ahead
+    from ..photos.ahead import read_ahead
+    from ..photos.listing import find_photos
     from ..photos.transform import PhotoTransform
 
     if not folder.is_dir():
         raise DatasetError(f"--folder {folder} is not a folder")
     photos = tuple(find_photos([folder]))
     for batch in read_ahead(photos, PhotoTransform(STANDARD)):
-        for error in filter(None, batch.errors):
-            raise error
+        for _, ready in batch:
+            if isinstance(ready, ImageError):
+                raise ready
     return photos
 
 

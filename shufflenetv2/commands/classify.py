@@ -4,16 +4,14 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ImageError
 from ..files import shown
 from ..package import progress_bar
 from .options import add_batch_size, add_device, add_json, add_max_pixels, add_weights, positive
 
 if TYPE_CHECKING:
-    from ..inference import Prediction
+    from ..stream import Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ..builder import resolve
-    from ..inference import Classifier, classify_photos
-    from ..photos.folders import find_photos
+    from ..inference import Classifier
+    from ..photos.listing import find_photos
 
     left_out: list[str] = []
     paths = find_photos(arguments.photos, left_out.append)
@@ -40,15 +38,15 @@ def run(arguments: argparse.Namespace) -> int:
     with progress_bar(len(paths), "photo", shown=shows) as bar:
         # On a terminal the bar has to step aside for each line; a file or a pipe gets the lines alone.
         write: Callable[[str], object] = bar.write if sys.stdout.isatty() and shows else print
-        for path, outcome in classify_photos(classifier, paths, arguments.batch_size):
+        for result in classifier.stream(paths, batch_size=arguments.batch_size):
             bar.update(1)
-            if isinstance(outcome, ImageError):
+            if result.error:
                 failed += 1
-                print(f"shufflenetv2: error: {outcome}", file=sys.stderr)
+                print(f"shufflenetv2: error: {result.error}", file=sys.stderr)
             if arguments.json:
-                write(to_json(path, outcome))
-            elif not isinstance(outcome, ImageError):
-                write(to_text(path, outcome))
+                write(to_json(result))
+            elif not result.error:
+                write(to_text(result))
     for line in left_out:
         print(f"shufflenetv2: {line}", file=sys.stderr)
     if failed:
@@ -56,13 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def to_text(path: Path, predictions: "list[Prediction]") -> str:
-    lines = [f"{each.probability:9.2%}  {each.label}" for each in predictions]
-    return "\n".join([shown(path), *lines])
+def to_text(result: "Result") -> str:
+    lines = [f"{each.probability:9.2%}  {each.label}" for each in result.predictions]
+    return "\n".join([shown(result.photo), *lines])
 
 
-def to_json(path: Path, outcome: "list[Prediction] | ImageError") -> str:
+def to_json(result: "Result") -> str:
     """In ASCII: the bytes of a name that is no text come back from ``os.fsencode``."""
-    if isinstance(outcome, ImageError):
-        return json.dumps({"photo": str(path), "error": str(outcome)})
-    return json.dumps({"photo": str(path), "predictions": [each._asdict() for each in outcome]})
+    if result.error:
+        return json.dumps({"photo": str(result.photo), "error": str(result.error)})
+    return json.dumps({"photo": str(result.photo), "predictions": [each._asdict() for each in result.predictions]})

@@ -18,7 +18,7 @@ from .options import add_batch_size, add_device, add_json, add_max_pixels, add_p
 
 if TYPE_CHECKING:
     from ..builder import Weights
-    from ..inference import Counts
+    from ..counting import Counts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ..builder import build, resolve
+    from ..counting import count_hits
     from ..devices import join
-    from ..inference import count_hits
     from ..photos.folders import read_labelled
     from ..photos.transform import PhotoTransform
 

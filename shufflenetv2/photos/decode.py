@@ -36,6 +36,7 @@ _UPRIGHT = {  # how the values 2 to 8 of EXIF's orientation are undone
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SAME_SHAPE = (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4])
 
 
 KINDS = (
@@ -87,11 +88,21 @@ def open_photo(
         ImageError: it is missing, too large, damaged or no image; the message names it.
         ValueError: ``max_pixels``, SHUFFLENETV2_MAX_PIXELS or SHUFFLENETV2_MAX_BYTES is no number above 0.
     """
+    return open_sized(photo, name, max_pixels=max_pixels, upright=upright)[0]
+
+
+def open_sized(
+    photo: Any, name: str | None = None, *, max_pixels: int | None = None, upright: bool = True
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The same, and the photo's own width and height, before a large one was halved."""
     name = shown(name or _name(photo))
     allowed = pixel_limit(max_pixels)  # here and in _read, not below: a wrong setting is no fault of the photo's
     given = photo if isinstance(photo, Image.Image) else _from_array(photo, allowed, name) or _read(photo, name)
     try:
-        image, allowed = _open(given, max_pixels, name) if isinstance(given, bytes) else (given, allowed)
+        if isinstance(given, bytes):
+            image, allowed, (width, height) = _open(given, max_pixels, name)
+        else:
+            image, (width, height) = given, given.size
         check_size(image.size, allowed, name)
         image.load()
         check_size(image.size, allowed, name)  # once more: some decoders find another size as they decode
@@ -100,8 +111,10 @@ def open_photo(
         while image.width * image.height > EXACT_PIXELS:
             image = halved(image, white)
         if turn is not None:
+            if turn not in _SAME_SHAPE:
+                width, height = height, width
             image = image.transpose(turn)  # one name for every stage, so that no two of them stay in memory
-        return to_rgb(image, white)
+        return to_rgb(image, white), (width, height)
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen unrelated types on damaged files
@@ -185,8 +198,8 @@ def _drain(file: Any, allowed: int) -> bytes:
     return b"".join(parts)
 
 
-def _open(data: bytes, max_pixels: int | None, name: str) -> tuple[Image.Image, int]:
-    """The image, of which the header was read, and the most pixels that it may have."""
+def _open(data: bytes, max_pixels: int | None, name: str) -> tuple[Image.Image, int, tuple[int, int]]:
+    """The image, of which the header was read, the most pixels that it may have, and its size as the file has it."""
     format = recognise(data)
     if format is None:
         known = ", ".join(each.name for each in FORMATS)
@@ -205,9 +218,10 @@ def _open(data: bytes, max_pixels: int | None, name: str) -> tuple[Image.Image, 
         raise ImageError(f"{name} has a frame too large for a GIF ({error}); save it in another format") from error
     if image.mode == "CMYK":  # of a JPEG, four bands wait for their last scan in 8 bytes a pixel
         allowed = pixel_limit(max_pixels, format.max_pixels * 3 // 4)
+    size = image.size
     if format.name == "JPEG" and image.width * image.height > EXACT_PIXELS:
         image.draft(None, (max(1, image.width // 2), max(1, image.height // 2)))
-    return image, allowed
+    return image, allowed, size
 
 
 def check_size(size: tuple[int, int], allowed: int, name: str) -> None:

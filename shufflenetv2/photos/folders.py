@@ -1,81 +1,18 @@
-"""Folders of photos: found in order, with a folder a class if they are labelled, and read ahead.
-
-Pillow decodes and resizes outside the interpreter lock, so threads prepare the next photos while the model computes.
-Memory is bounded by the batches in flight, whatever the folder's size.
-"""
+"""Folders of labelled photos: a folder a class, found in order, and split in two."""
 
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from ..description import BATCH_SIZE, Category
-from ..errors import DatasetError, ImageError
+from ..description import Category
+from ..errors import DatasetError
 from ..files import expanded, shown
 from .listing import BROKEN, HIDDEN, UNLABELLED, LeftOut, Told, list_photos, tell
-from .listing import find_photos as find_photos
-from .transform import PhotoTransform
 
 SPLITS = ("train", "val", "test")  # the folders of a data set that is split
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Photos in order. ``images`` holds the good ones, ``errors`` says for each path what is wrong, or ``None``."""
-
-    paths: Sequence[Path]
-    images: Tensor | None
-    errors: Sequence[ImageError | None]
-
-
-def read_ahead(
-    paths: Sequence[Path],
-    transform: PhotoTransform,
-    batch_size: int = BATCH_SIZE,
-    workers: int | None = None,
-) -> Iterator[Batch]:
-    """Yield the photos in order, ``batch_size`` at a time, while the next two batches are being prepared.
-
-    Args:
-        paths: files, in order.
-        transform: makes ``float32 (1, C, crop, crop)`` of each.
-        batch_size: at least 1.
-        workers: threads; ``None`` is one a core.
-    """
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="photos")
-    upcoming = iter(paths)
-    pending: deque[tuple[Path, Future[Tensor]]] = deque()
-
-    def submit(count: int) -> None:
-        pending.extend((path, pool.submit(transform, path)) for path in islice(upcoming, count))
-
-    try:
-        submit(2 * batch_size)
-        while pending:
-            batch = [pending.popleft() for _ in range(min(batch_size, len(pending)))]
-            results = [_result(future) for _, future in batch]
-            submit(len(batch))
-            images = [result for result in results if isinstance(result, Tensor)]
-            yield Batch(
-                paths=[path for path, _ in batch],
-                images=torch.cat(images) if images else None,
-                errors=[result if isinstance(result, ImageError) else None for result in results],
-            )
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _result(future: Future[Tensor]) -> Tensor | ImageError:
-    try:
-        return future.result()
-    except ImageError as error:
-        return error
 
 
 @dataclass(frozen=True)

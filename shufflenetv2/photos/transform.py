@@ -17,7 +17,7 @@ from torch import Tensor
 from ..description import Preprocess
 from ..errors import ImageError
 from ..package import hub_call, made_by_hub
-from .decode import KINDS, Image, check_size, open_photo, pixel_limit
+from .decode import KINDS, Image, check_size, open_sized, pixel_limit
 
 # Of longer photos only the part of this aspect ratio around their centre is resized: no more than the middle square is
 # looked at anyway, and resizing the shorter side of 1x20000 pixels to 256 would make an image of gigabytes.
@@ -158,9 +158,15 @@ class PhotoTransform:
         return torch.cat(images)
 
     def _one(self, photo: Any) -> Tensor:
+        return self.sized(photo)[0]
+
+    def sized(self, photo: Photo) -> tuple[Tensor, tuple[int, int]]:
+        """Transform one photo, as a call does, and say its width and height in pixels, as a person sees it."""
         if isinstance(photo, Tensor):
-            return self._normalize(self._from_tensor(photo))
-        return self._normalize(self._from_image(open_photo(photo, max_pixels=self.max_pixels, upright=self.upright)))
+            images = self._from_tensor(photo)
+            return self._normalize(images), (photo.shape[-1], photo.shape[-2])
+        image, size = open_sized(photo, max_pixels=self.max_pixels, upright=self.upright)
+        return self._normalize(self._from_image(image)), size
 
     def _from_image(self, image: Image.Image) -> Tensor:
         if self.in_channels == 1:

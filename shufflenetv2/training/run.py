@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..counting import Counts, count_hits
 from ..description import Description, Metrics, parse_description, to_json
 from ..errors import CheckpointError, TrainingError
 from ..files import TEMPORARY, read_regular, write_whole
-from ..inference import Counts, count_hits
 from ..network.model import SPECS
 from ..package import progress_bar
 from ..photos.folders import LabelledPhotos

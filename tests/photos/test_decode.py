@@ -22,8 +22,8 @@ from support.skips import needs_linux, needs_posix
 
 from shufflenetv2.errors import ImageError
 from shufflenetv2.photos import colours, decode, formats
+from shufflenetv2.photos.ahead import read_ahead
 from shufflenetv2.photos.decode import open_photo
-from shufflenetv2.photos.folders import read_ahead
 from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.weights.manifest import load_manifest
 
@@ -128,9 +128,10 @@ def test_the_batch_goes_on(tmp_path: Path) -> None:
     os.mkfifo(paths[3])
     transform = PhotoTransform(PREPROCESS)
     batches = list(read_ahead(paths, transform, batch_size=3))
-    assert [path for batch in batches for path in batch.paths] == paths
-    assert [bool(error) for batch in batches for error in batch.errors] == [False, True, False, True, False]
-    images = torch.cat([batch.images for batch in batches if batch.images is not None])
+    assert [path for batch in batches for path, _ in batch] == paths
+    answers = [answer for batch in batches for _, answer in batch]
+    assert [isinstance(answer, ImageError) for answer in answers] == [False, True, False, True, False]
+    images = torch.cat([answer for answer in answers if isinstance(answer, torch.Tensor)])
     assert torch.equal(images, torch.cat([transform(paths[index]) for index in (0, 2, 4)]))
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from shufflenetv2.description import Category
 from shufflenetv2.errors import DatasetError, ImageError
-from shufflenetv2.photos.folders import LabelledPhotos, find_photos, hold_out, read_ahead, read_labelled
+from shufflenetv2.photos.ahead import read_ahead
+from shufflenetv2.photos.folders import LabelledPhotos, hold_out, read_labelled
+from shufflenetv2.photos.listing import find_photos
 from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.weights.manifest import load_manifest, read_categories
 
@@ -48,12 +50,11 @@ def test_batches_are_in_order_and_bit_identical_to_one_at_a_time(folder: Path, b
     seen: list[Path] = []
     images: list[Tensor] = []
     for batch in read_ahead(paths, TRANSFORM, batch_size, workers=3):
-        assert len(batch.paths) <= batch_size
-        seen += batch.paths
-        bad = [path for path, error in zip(batch.paths, batch.errors, strict=True) if error]
-        assert bad == [path for path in batch.paths if path.name == "04.jpg"]
-        if batch.images is not None:
-            images += batch.images.unbind()
+        assert len(batch) <= batch_size
+        seen += [path for path, _ in batch]
+        bad = [path for path, ready in batch if isinstance(ready, ImageError)]
+        assert bad == [path for path, _ in batch if path.name == "04.jpg"]
+        images += [ready[0] for _, ready in batch if isinstance(ready, Tensor)]
     assert seen == paths
     good = [path for path in paths if path.name != "04.jpg"]
     assert len(images) == len(good) == 22
@@ -75,7 +76,7 @@ def test_no_more_than_three_batches_are_in_flight() -> None:
     for batch in read_ahead([Path(str(index)) for index in range(100)], Counting(TRANSFORM.preprocess), 4, workers=8):
         time.sleep(0.002)
         with lock:
-            taken += len(batch.paths)
+            taken += len(batch)
     assert started == taken == 100
 
 
@@ -95,8 +96,7 @@ def test_bytes_of_every_format_are_found_by_suffix(tmp_path: Path) -> None:
         (tmp_path / f"x.{suffix}").write_bytes(buffer.getvalue())
     assert len(find_photos([tmp_path])) == 5
     [batch] = read_ahead(find_photos([tmp_path]), TRANSFORM)
-    assert batch.images is not None
-    assert batch.images.shape == (5, 3, 224, 224)
+    assert [ready.shape for _, ready in batch if isinstance(ready, Tensor)] == [(1, 3, 224, 224)] * 5
 
 
 def test_imagenet_folders_by_wordnet_id_or_label(tmp_path: Path) -> None:

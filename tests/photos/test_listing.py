@@ -9,8 +9,9 @@ import pytest
 from test_decode import CAT
 
 from shufflenetv2.errors import DatasetError
-from shufflenetv2.photos.folders import find_photos, find_split, read_labelled
+from shufflenetv2.photos.folders import find_split, read_labelled
 from shufflenetv2.photos.formats import suffixes
+from shufflenetv2.photos.listing import find_photos
 
 
 def put(folder: Path, *names: str) -> Path:

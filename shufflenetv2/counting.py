@@ -1,0 +1,76 @@
+"""Counting hits: how often a labelled photo's label comes first, or among the first five, over several processes."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .description import BATCH_SIZE
+from .devices import Group
+from .errors import ImageError
+from .photos.folders import LabelledPhotos
+from .photos.transform import PhotoTransform
+from .stream import answered, check_finite
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Photos looked at; of those, the ones whose label came first and among the first five; and bad photos."""
+
+    photos: int
+    top1: int
+    top5: int
+    skipped: int = 0
+
+
+def count_hits(
+    model: nn.Module,
+    transform: PhotoTransform,
+    photos: LabelledPhotos,
+    group: Group,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    advance: Callable[[int], object] = lambda count: None,
+) -> Counts:
+    """Count over all processes of ``group``.
+
+    Args:
+        model: in eval mode, on the group's device; its logits are in the order of ``photos.categories``.
+        transform: what the model's photos need.
+        photos: the same in every process.
+        batch_size: photos computed at once.
+        workers: threads that decode; ``None`` is one a core.
+        skip_bad: count photos that cannot be used and name them on stderr, instead of stopping at the first.
+        advance: told how many more photos this process has behind it.
+
+    Raises:
+        ImageError: naming a photo that cannot be used.
+        CheckpointError: the network answers with NaN or infinity.
+    """
+
+    @torch.inference_mode()
+    def rank(images: Tensor) -> list[list[int]]:
+        logits = model(images.to(group.device))
+        highest, indices = (each.tolist() for each in logits.topk(min(5, logits.shape[1])))  # a NaN counts as highest
+        check_finite([row[0] for row in highest], images)
+        return indices  # type: ignore[no-any-return]
+
+    mine = photos.take(range(group.rank, len(photos), group.size))
+    ranked = answered(rank, transform, mine.paths, batch_size, workers)
+    top1 = top5 = skipped = 0
+    for label, (_, outcome, _) in zip(mine.labels, ranked, strict=True):
+        if not isinstance(outcome, ImageError):
+            top1 += label == outcome[0]
+            top5 += label in outcome
+        elif skip_bad:
+            print(f"shufflenetv2: skipped: {outcome}", file=sys.stderr)
+            skipped += 1
+        else:
+            raise outcome
+        advance(1)
+    counts = torch.tensor([len(mine) - skipped, top1, top5, skipped], device=group.device)
+    return Counts(*group.add(counts).tolist())

@@ -1,0 +1,60 @@
+"""Photos are read ahead: threads prepare the next ones while the model computes.
+
+Pillow decodes and resizes outside the interpreter lock. Memory is bounded by the batches in flight, however many photos
+there are; their iterable is asked for the next one in the caller's thread, and only once there is room for it.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+from ..description import BATCH_SIZE
+from ..errors import ImageError
+
+Source = TypeVar("Source")
+Ready = TypeVar("Ready")
+
+
+def read_ahead(
+    photos: Iterable[Source],
+    prepare: Callable[[Source], Ready],
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+) -> Iterator[list[tuple[Source, Ready | ImageError]]]:
+    """Yield the photos in order, ``batch_size`` at a time, while the next two batches are being prepared.
+
+    Args:
+        photos: in order; a generator is consumed as it goes.
+        prepare: is called with each in one of the threads.
+        batch_size: at least 1.
+        workers: threads; ``None`` is one a core.
+
+    Yields:
+        Each photo with what ``prepare`` made of it, or with the ``ImageError`` that it raised.
+    """
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="photos")
+    upcoming = iter(photos)
+    pending: deque[tuple[Source, Future[Ready | ImageError]]] = deque()
+
+    def attempt(photo: Source) -> Ready | ImageError:
+        try:
+            return prepare(photo)
+        except ImageError as error:
+            return error
+
+    def submit(count: int) -> None:
+        pending.extend((photo, pool.submit(attempt, photo)) for photo in islice(upcoming, count))
+
+    try:
+        submit(2 * batch_size)
+        while pending:
+            batch = [pending.popleft() for _ in range(min(batch_size, len(pending)))]
+            results = [(photo, future.result()) for photo, future in batch]
+            submit(len(batch))
+            del batch  # its futures hold what they gave
+            yield results
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

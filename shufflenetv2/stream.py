@@ -1,0 +1,75 @@
+"""The one way through many photos: each is read ahead, computed in a batch, and answered in order."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from .description import BATCH_SIZE
+from .errors import CheckpointError, ImageError
+from .photos.ahead import read_ahead
+from .photos.transform import PhotoTransform
+
+Row = TypeVar("Row")
+
+
+class Prediction(NamedTuple):
+    """One label of a photo: its name, its softmax probability in [0, 1], its index in the logits.
+
+    ``json.dumps`` makes a list of it, and an object of ``_asdict()``.
+    """
+
+    label: str
+    probability: float
+    index: int  # type: ignore[assignment]  # a tuple's method of that name is of no use here
+
+    def __repr__(self) -> str:
+        return f"Prediction(label={self.label!r}, probability={self.probability:.4f}, index={self.index})"
+
+    def __str__(self) -> str:
+        return f"{self.probability:.2%} {self.label}"
+
+
+class Result(NamedTuple):
+    """One photo of a stream, with its answer or with what is wrong with it."""
+
+    photo: Any  # as it was given
+    predictions: list[Prediction]  # most likely first; none if there is an error
+    error: ImageError | None = None
+    features: Tensor | None = None  # float32 (head_channels,), what the last layer reads, if it was asked for
+    size: tuple[int, int] | None = None  # width and height in pixels, as a person sees the photo
+
+
+def answered(
+    compute: Callable[[Tensor], Iterable[Row]],
+    transform: PhotoTransform,
+    photos: Iterable[Any],
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+) -> Iterator[tuple[Any, Row | ImageError, tuple[int, int] | None]]:
+    """Each photo with its row of what ``compute`` makes of a batch, or with what is wrong with it; and its size.
+
+    In order and in bounded memory: this is the one way through many photos.
+    """
+    for batch in read_ahead(photos, transform.sized, batch_size, workers):
+        images = [ready[0] for _, ready in batch if not isinstance(ready, ImageError)]
+        rows = iter(compute(torch.cat(images)) if images else ())
+        del images
+        for photo, ready in batch:
+            if isinstance(ready, ImageError):
+                yield photo, ready, None
+            else:
+                yield photo, next(rows), ready[1]
+
+
+def check_finite(highest: Sequence[float], images: Tensor) -> None:
+    """Refuse answers to ``images`` of which the ``highest`` number is NaN or infinite: then no other is of use."""
+    if all(map(math.isfinite, highest)):
+        return
+    if not images.isfinite().all():
+        raise ValueError("the preprocessed images hold NaN or infinity; their values must be finite")
+    raise CheckpointError(
+        "the network answers with NaN or infinity: its weights are damaged, or overflow in this device's arithmetic"
+    )

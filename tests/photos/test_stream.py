@@ -1,0 +1,171 @@
+"""The stream: any number of photos, in order, in bounded memory, and an end of its threads whatever ends it."""
+
+import itertools
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from test_decode import CAT, COFFEE
+
+from shufflenetv2.builder import resolve
+from shufflenetv2.errors import ImageError
+from shufflenetv2.inference import Classifier
+from shufflenetv2.stream import Result
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier(resolve(None, "cifar10_v1"), top=3, device="cpu", progress=False)  # its weights are bundled
+
+
+def pictures(count: int | None = None) -> Iterator[Image.Image]:
+    numbers = itertools.count() if count is None else range(count)
+    return (Image.new("RGB", (40, 32), (index % 256, 0, 0)) for index in numbers)
+
+
+def reading_threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name.startswith("photos")]
+
+
+def no_thread_is_left(seconds: float = 1) -> bool:
+    end = time.monotonic() + seconds
+    while reading_threads() and time.monotonic() < end:
+        time.sleep(0.01)
+    return not reading_threads()
+
+
+def test_every_kind_of_photo_is_one_result_in_order(classifier: Classifier) -> None:
+    with Image.open(CAT) as image:
+        image.load()
+    tensor = torch.zeros(3, 50, 40, dtype=torch.uint8)
+    photos = [CAT, str(COFFEE), CAT.read_bytes(), image, tensor, "missing.jpg", b"no image", COFFEE]
+    results = list(classifier.stream(photos, batch_size=3, workers=2))
+    assert [each.photo for each in results] == photos
+    assert [each.error is None for each in results] == [True] * 5 + [False, False, True]
+    for photo, result in zip(photos, results, strict=True):
+        if result.error is None:
+            assert [each.label for each in result.predictions] == [each.label for each in classifier(photo)]
+        else:
+            assert type(result.error) is ImageError
+            assert (result.predictions, result.size) == ([], None)
+    with Image.open(COFFEE) as other:
+        assert [each.size for each in results[:5]] == [image.size, other.size, image.size, image.size, (40, 50)]
+
+
+def test_a_batch_of_tensors_is_several_photos_and_a_path_is_none(classifier: Classifier) -> None:
+    batch = torch.zeros(5, 3, 40, 40, dtype=torch.uint8)
+    assert len(list(classifier.stream(batch))) == 5
+    with pytest.raises(TypeError, match=r"^stream takes an iterable of photos; for one, call the classifier itself$"):
+        classifier.stream(str(CAT))
+    for wrong in (0, -1, 2.0, True):
+        with pytest.raises(ValueError, match=r"^batch_size must be an integer of at least 1, got"):
+            classifier.stream([CAT], batch_size=wrong)  # type: ignore[arg-type]  # the point of the test
+        with pytest.raises(ValueError, match=r"^workers must be an integer of at least 1, got"):
+            classifier.stream([CAT], workers=wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^photos\[1\] is a NoneType"):
+        list(classifier.stream([CAT, None]))  # type: ignore[list-item]
+    assert list(classifier.stream([])) == []
+
+
+def test_size_is_that_of_the_upright_photo(classifier: Classifier, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    for orientation, size in [(1, (60, 40)), (3, (60, 40)), (6, (40, 60)), (8, (40, 60))]:
+        exif[0x0112] = orientation
+        Image.new("RGB", (60, 40)).save(tmp_path / f"{orientation}.jpg", exif=exif)
+        [result] = classifier.stream([tmp_path / f"{orientation}.jpg"])
+        assert result.size == size
+
+
+@pytest.mark.parametrize("deploy", [True, False])
+def test_features_are_what_the_last_layer_reads(deploy: bool) -> None:
+    classifier = Classifier(resolve(None, "cifar10_v1"), device="cpu", deploy=deploy, progress=False)
+    plain = list(classifier.stream([CAT, COFFEE, CAT]))
+    results = list(classifier.stream([CAT, COFFEE, CAT], features=True))
+    assert all(each.features is None for each in plain)
+    layer = classifier.model.fc
+    assert isinstance(layer, torch.nn.Linear)
+    for result, other in zip(results, plain, strict=True):
+        features = result.features
+        assert features is not None
+        assert features.dtype is torch.float32
+        assert features.shape == (layer.in_features,)
+        logits = layer(features)  # an ordinary tensor: one can train on it
+        assert logits.softmax(0).max().item() == pytest.approx(result.predictions[0].probability, abs=1e-6)
+        assert result.predictions == other.predictions
+    classifier.model = torch.nn.Flatten()
+    with pytest.raises(ValueError, match=r"^features are the input of the last layer, fc"):
+        classifier.stream([CAT], features=True)
+
+
+def test_an_endless_generator_is_consumed_as_it_goes(classifier: Classifier) -> None:
+    alive: list[weakref.ref[Image.Image]] = []
+    given = most = 0
+
+    def counted() -> Iterator[Image.Image]:
+        nonlocal given
+        for image in pictures():
+            given += 1
+            alive.append(weakref.ref(image))
+            yield image
+
+    stream = classifier.stream(counted(), batch_size=4, workers=2)
+    for taken, _ in zip(range(1, 101), stream, strict=False):
+        assert given - taken < 3 * 4
+        most = max(most, sum(each() is not None for each in alive))
+    assert most <= 3 * 4 + 3  # one in the generator's hands, one in those of each thread
+    stream.close()  # type: ignore[attr-defined]  # it is a generator
+    assert no_thread_is_left()
+
+
+def leave(classifier: Classifier) -> None:
+    stream: Any = classifier.stream(pictures())
+    next(stream)
+    stream.close()
+
+
+def fail(classifier: Classifier) -> None:
+    def loop() -> None:
+        for _ in classifier.stream(pictures()):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop()
+
+
+def interrupt(classifier: Classifier) -> None:
+    def interrupted() -> Iterator[Image.Image]:
+        yield from pictures(40)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(classifier.stream(interrupted()))
+
+
+@pytest.mark.parametrize("end", [leave, fail, interrupt])
+def test_threads_end_within_a_second(classifier: Classifier, end: Callable[[Classifier], None]) -> None:
+    end(classifier)
+    assert no_thread_is_left()
+
+
+def test_one_classifier_answers_eight_threads_as_it_answers_one(classifier: Classifier) -> None:
+    photos = [*pictures(20), CAT, COFFEE]
+    alone = list(classifier.stream(photos, features=True))
+    answers: dict[int, list[Result]] = {}
+
+    def ask(number: int) -> None:
+        answers[number] = list(classifier.stream(photos, features=number % 2 == 0))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 8
+    for results in answers.values():
+        assert [each.predictions for each in results] == [each.predictions for each in alone]
