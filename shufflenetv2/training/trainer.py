@@ -24,7 +24,8 @@ from ..description import Preprocess
 from ..devices import Group
 from ..errors import ImageError, TrainingError
 from ..network.model import ShuffleNetV2
-from ..photos.folders import LabelledPhotos, read_ahead
+from ..photos.ahead import read_ahead
+from ..photos.folders import LabelledPhotos
 from ..photos.transform import PhotoTransform
 from .augment import BatchTransform, TrainingPhotos, deal, derived_seed, epoch_batches
 from .recipe import Recipe
@@ -188,8 +189,8 @@ class Trainer:
             order = torch.randperm(len(self.photos), generator=torch.Generator().manual_seed(self.recipe.seed)).tolist()
             paths = [self.photos.paths[index] for index in order]  # mixed: a batch of one class varies less
             batches = read_ahead(paths, PhotoTransform(self.preprocess), max(2, self.recipe.batch_size))
-            images = (batch.images for batch in batches if batch.images is not None and len(batch.images) > 1)
-            update_bn(images, average, self.group.device)
+            good = ([image for _, image in batch if isinstance(image, Tensor)] for batch in batches)
+            update_bn((torch.cat(images) for images in good if len(images) > 1), average, self.group.device)
         for value in average.state_dict().values():
             self.group.copy_from_leader(value)
 
