@@ -88,6 +88,13 @@ def mutate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def photos(arguments: argparse.Namespace) -> int:
+    from .photo_mutants import photo_mutants
+
+    photo_mutants(arguments.seed, arguments.count)
+    return 0
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -126,6 +133,9 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--again", action="store_true", help="try those that survived an earlier run, too")
     command.add_argument("--document", action="store_true", help="bring docs/mutants.md up to date, and no more")
     command.add_argument("--budget", type=float, default=12, help="seconds of tests for each mutant")
+    command = add(photos, "read many damaged photos, and write docs/photo-mutants.json for docs/faults.md")
+    command.add_argument("--seed", type=int, default=0, help="makes the damage")
+    command.add_argument("--count", type=int, default=200_000, help="of photos in all")
     return parser
 
 

@@ -42,9 +42,20 @@ AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must
         "test_builder.py test_entrypoints.py test_details.py weights/test_manifest.py weights/test_checkpoint.py",
     ),
     "training": ("training commands/train.py devices.py", "training test_details.py"),
-    "network": ("network commands/export.py", "network commands/test_export.py test_details.py"),
+    "network": (
+        "network/model.py network/deploy.py network/deploy_form.py network/dissect.py",
+        "network commands/test_export.py test_details.py",
+    ),
+    "formats": (
+        "network/formats commands/export.py",
+        "network commands/test_export.py test_details.py",
+    ),
     "photos": (
-        "photos",
+        "photos/decode.py photos/formats.py photos/tiff.py photos/avif.py photos/colours.py photos/transform.py",
+        "photos test_entrypoints.py test_details.py",
+    ),
+    "folders": (
+        "photos/folders.py photos/listing.py",
         "photos commands/test_classify.py commands/test_evaluate.py test_entrypoints.py test_details.py",
     ),
     "inference": (
