@@ -5,12 +5,15 @@ may stand there is taken as it is. Whatever does not stand where the paper's net
 a ``ValueError`` that names the layer (a ``TypeError`` if it is no such network at all).
 """
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..package import NAME, made_by_hub
@@ -52,8 +55,12 @@ def checked_copy(model: nn.Module) -> nn.Module:
             f"deploy takes a model in eval mode, and {trained[0]} is in training mode, where BatchNorm uses the "
             "statistics of each batch, which cannot be folded. Call model.eval() first."
         )
-    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-        raise ValueError("deploy takes a model with values, and this one is on the meta device; load weights first")
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_meta or is_lazy(tensor):
+            what = "is on the meta device" if tensor.is_meta else "has a lazy module that saw no image yet"
+            raise ValueError(
+                f"deploy takes a model with values, and this one {what}; load weights first, or run it once"
+            )
     for name, module in model.named_modules():
         if name.partition(".")[0] != "fc" and ".parametrizations." not in name:
             _check_code(name or "the network", module)
@@ -124,10 +131,11 @@ def read(model: nn.Module, name: str, kinds: str, channels: int | None = None) -
     layers: list[Layer] = []
     for kind, activated in ((each.rstrip("+"), each.endswith("+")) for each in kinds.split()):
         at, convolution = modules.pop(0) if modules else (name, None)
-        _check_convolution(at, convolution, kind, channels)
-        assert isinstance(convolution, nn.Conv2d)
         norm = modules.pop(0) if modules and _may_normalise(modules[0][1]) else None
-        weight, bias = _folded(convolution, norm)
+        with _named(at):
+            _check_convolution(at, convolution, kind, channels)
+            assert isinstance(convolution, nn.Conv2d)
+            weight, bias = _folded(convolution, norm)
         activation = None
         if activated and modules and type(modules[0][1]) in _ACTIVATIONS:
             activation = modules.pop(0)[1]
@@ -150,6 +158,15 @@ def sequence(model: nn.Module, name: str) -> list[tuple[str, Any]]:
     return [(f"{name}.{key}", module) for key, module in found._modules.items()]
 
 
+@contextlib.contextmanager
+def _named(layer: str) -> Iterator[None]:
+    """Whatever else an edited layer raises is a refusal of that layer: attributes set by hand may be anything."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, RuntimeError, TypeError) as error:
+        refuse(layer, f"its attributes do not fit together ({error})")
+
+
 def _what(module: object) -> str:
     return "nothing" if module is None else type(module).__name__
 
@@ -159,7 +176,8 @@ def _check_convolution(name: str, layer: Any, kind: str, channels: int | None) -
     code = (getattr(type(layer), "forward", None), getattr(type(layer), "_conv_forward", None))
     if not isinstance(layer, conv) or code != (conv.forward, conv._conv_forward):
         refuse(name, f"expected a Conv2d there, got {_what(layer)}")
-    shape = (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
+    kernel, stride, padding = (_pair(getattr(layer, each)) for each in ("kernel_size", "stride", "padding"))
+    shape = (layer.out_channels, layer.in_channels // layer.groups, *kernel)
     if layer.weight.shape != shape:
         refuse(name, f"it says that its weight is {shape}, and it is {tuple(layer.weight.shape)}")
     if layer.padding_mode != "zeros":
@@ -169,12 +187,18 @@ def _check_convolution(name: str, layer: Any, kind: str, channels: int | None) -
     if kind == "depthwise":
         fits, wanted = layer.groups == layer.in_channels == layer.out_channels, "depthwise, groups = channels"
     elif kind == "pointwise":
-        plain = (layer.kernel_size, layer.stride, layer.groups) == ((1, 1), (1, 1), 1)
-        fits, wanted = plain and layer.padding in ((0, 0), "valid", "same"), "1x1, stride 1, no padding, no groups"
+        plain = (kernel, stride, layer.groups) == ((1, 1), (1, 1), 1)
+        fits, wanted = plain and padding in ((0, 0), "valid", "same"), "1x1, stride 1, no padding, no groups"
     else:
         fits, wanted = layer.groups == 1, "no groups"
     if not fits:
-        refuse(name, f"expected a convolution ({wanted}), got {layer}")
+        got = f"kernel_size={kernel}, stride={stride}, padding={padding}, groups={layer.groups}"
+        refuse(name, f"expected a convolution ({wanted}), got one with {got}")
+
+
+def _pair(value: Any) -> Any:
+    """The two numbers that an attribute stands for; one number, set by hand, is as good to torch."""
+    return (value, value) if isinstance(value, int) else value
 
 
 def _may_normalise(module: nn.Module) -> bool:
@@ -217,8 +241,7 @@ def _pool(model: nn.Module) -> nn.Module:
     pool = model.get_submodule("maxpool")
     if type(pool) is nn.Identity:
         return pool
-    geometry = [getattr(pool, each, None) for each in ("kernel_size", "stride", "padding", "dilation")]
-    pairs = [each if isinstance(each, tuple) else (each, each) for each in geometry]
+    pairs = [_pair(getattr(pool, each, None)) for each in ("kernel_size", "stride", "padding", "dilation")]
     standard = pairs == [(3, 3), (2, 2), (1, 1), (1, 1)]
     maxima = type(pool).forward is nn.MaxPool2d.forward and not pool.ceil_mode and not pool.return_indices
     if not (standard and maxima):

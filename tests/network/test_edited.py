@@ -253,6 +253,11 @@ CARRIED: dict[str, Edit] = {
         put(f"{BRANCH}.4", nn.Identity()),
         put(f"{BRANCH}.5", convolution(3, 6, 1)),
     ),
+    "one number for two": all_of(
+        at(f"{BRANCH}.0", setting(padding=0, stride=1)),
+        at(f"{BRANCH}.3", setting(padding=1, kernel_size=3, stride=1)),
+        at("maxpool", setting(stride=2, kernel_size=(3, 3))),
+    ),
     "channels-last": lambda model: model.to(memory_format=torch.channels_last),
     "asking for no gradient": lambda model: model.requires_grad_(False),
     "weights as buffers": all_of(every(nn.Conv2d, weight_as_buffer), put("conv1.1", FrozenBatchNorm2d(4).double())),
@@ -356,6 +361,18 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "weight of another shape": (
         at("conv5.0", setting(weight=nn.Parameter(torch.randn(16, 20, 3, 3).double()))),
         r"conv5\.0: it says that its weight is \(16, 20, 1, 1\), and it is \(16, 20, 3, 3\)",
+    ),
+    "bias of another length": (
+        at(f"{BRANCH}.0", setting(bias=nn.Parameter(torch.ones(5).double()))),
+        r"stage3\.2\.branch2\.0: its attributes do not fit together \(.*size",
+    ),
+    "no weight": (at("conv5.0", setting(weight=None)), r"conv5\.0: its attributes do not fit together"),
+    "no groups at all": (at(f"{BRANCH}.3", setting(groups=0)), r"branch2\.3: its attributes do not fit together"),
+    "no eps": (at("conv1.1", setting(eps=None)), r"conv1\.0: its attributes do not fit together"),
+    "lazy head": (put("fc", nn.LazyLinear(5)), "has a lazy module that saw no image yet"),
+    "padding in a 1x1": (
+        at(f"{BRANCH}.5", setting(padding=1)),
+        r"branch2\.5: .*no padding.*, got one with .* padding=\(1, 1\)",
     ),
     "stage gone": (put("stage3", nn.Identity()), "stage3: expected a Sequential, got Identity"),
     "stage empty": (put("stage3", nn.Sequential()), "stage3: it has no units"),
