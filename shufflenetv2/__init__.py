@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from .network.deploy import deploy
     from .network.model import SPECS, ShuffleNetV2, Spec
+    from .saving import save
 
 __version__ = "1.0.0"
 
@@ -54,13 +55,18 @@ __all__ = [
     "classifier",
     "deploy",
     "preprocess",
+    "save",
     "shufflenet_v2_x0_5",
     "shufflenet_v2_x1_0",
     "shufflenet_v2_x1_5",
     "shufflenet_v2_x2_0",
 ]
 
-_HOMES = {"deploy": ".network.deploy", **dict.fromkeys(("SPECS", "ShuffleNetV2", "Spec"), ".network.model")}
+_HOMES = {
+    "deploy": ".network.deploy",
+    "save": ".saving",
+    **dict.fromkeys(("SPECS", "ShuffleNetV2", "Spec"), ".network.model"),
+}
 
 
 def __getattr__(name: str) -> object:

@@ -5,17 +5,18 @@ After ``resolve`` nobody asks whether weights came from the manifest or from a f
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from .description import FIRST_KEY, MAX_CHANNELS, STANDARD, Category, Metrics, Preprocess
+from .description import FIRST_KEY, MAX_CHANNELS, STANDARD, Category, WeightsInfo
 from .errors import CheckpointError, ManifestError
 from .network.model import SPECS, ShuffleNetV2, spec_of
 from .package import logger
+from .saving import hang_on
 from .weights.checkpoint import Checkpoint, load, parse_checkpoint, read_checkpoint
 from .weights.manifest import ENUM, Entry, default_entry, find_entry, matching, read_categories
 from .weights.store import fetch
@@ -24,22 +25,18 @@ MAX_CLASSES = 1_000_000  # 4 GB of classifier; more is a slip of the keyboard
 
 
 @dataclass(frozen=True)
-class Weights:
-    """All that anyone asks of weights, wherever they come from."""
+class Weights(WeightsInfo):
+    """All that anyone asks of weights: what is known of them, and how to read them."""
 
-    arch: str
-    name: str  # by which `resolve` finds them again, in any process: an entry's name or an absolute path
-    title: str  # for people: ARCH/NAME or the path as it was given
-    num_classes: int  # 0: no classifier, the network ends in the pooled features
-    in_channels: int
-    small_stem: bool | None  # None: a file that does not say, whose tensors fit either stem
-    classes: tuple[Category, ...]  # in the order of the logits; empty if nobody knows
-    preprocess: Preprocess
-    metrics: Metrics | None
     local: bool  # whether reading them needs no network
     read: Callable[
         [bool], Checkpoint
     ]  # progress -> the tensors, from verified bytes where the manifest vouches for them
+
+    @property
+    def info(self) -> WeightsInfo:
+        """Without the way to the tensors: a small value that can be copied and pickled."""
+        return WeightsInfo(**{each.name: getattr(self, each.name) for each in fields(WeightsInfo)})
 
     @property
     def reference(self) -> tuple[str, str]:
@@ -208,6 +205,8 @@ def build(
         _adapt_input(model, in_channels)
         _adapt_head(model, num_classes)
         model.eval()
+    own_head = weights is not None and num_classes == weights.num_classes
+    hang_on(model, weights and weights.info, own_head=own_head)
     if deploy:
         from .network.deploy import deploy_own  # the plain model need not wait for it
 

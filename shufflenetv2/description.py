@@ -67,6 +67,21 @@ class Description:
     small_stem: bool = False  # conv1 of stride 1 and no max-pool, for photos of some 32 pixels
 
 
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What is known of weights, wherever they come from."""
+
+    arch: str
+    name: str  # by which `weights=` finds them again, in any process: an entry's name or an absolute path
+    title: str  # for people: ARCH/NAME or the path as it was given
+    num_classes: int  # 0: no classifier, the network ends in the pooled features
+    in_channels: int
+    small_stem: bool | None  # None: a file that does not say, whose tensors fit either stem
+    classes: tuple[Category, ...]  # in the order of the logits; empty if nobody knows
+    preprocess: Preprocess
+    metrics: Metrics | None
+
+
 _JSON_NAMES = {"acc1": "acc@1", "acc5": "acc@5"}
 
 

@@ -76,6 +76,7 @@ def _with_classifier(deployed: DeployedShuffleNetV2, model: nn.Module) -> Deploy
     head = refreshed(model.get_submodule("fc"))
     deployed.fc = copied("fc", head).requires_grad_(False)
     deployed.num_classes = getattr(head, "out_features", 0)
+    deployed._origin = getattr(model, "_origin", None)  # torchvision's have none
     return deployed
 
 

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .origin import WithOrigin
+
 # A larger batch goes through the network in pieces of about this many pixels, on the CPU: beyond it, the largest
 # activation exceeds the 32 MB up to which glibc's allocator can be brought to keep memory (``keep_freed_memory``). With
 # a small stem it has four times the pixels, so that the pieces have a quarter.
@@ -205,7 +207,7 @@ class DeployedStage(nn.Module):
         return concatenated(inboxes[-1])
 
 
-class DeployedShuffleNetV2(nn.Module):
+class DeployedShuffleNetV2(WithOrigin):
     """What ``deploy`` returns: images ``(N, in_channels, H, W)``, of either memory layout, to the plain logits.
 
     Made for inference: its parameters ask for no gradient, and ``train()`` changes nothing, since no layer has another

@@ -11,6 +11,8 @@ import torch.fx
 from torch import Tensor, nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]
 
+from .origin import WithOrigin
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -153,7 +155,7 @@ def stage(in_channels: int, out_channels: int, units: int) -> nn.Sequential:
     return nn.Sequential(DownsamplingUnit(in_channels, out_channels), *(Unit(out_channels) for _ in range(units - 1)))
 
 
-class ShuffleNetV2(nn.Module):
+class ShuffleNetV2(WithOrigin):
     """ShuffleNet V2 for images ``(N, in_channels, H, W)``, H and W from 32 up (training one image: from 33 up).
 
     With the small stem H and W are from 8 up (training one image: from 9 up).
