@@ -40,6 +40,23 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
+@contextmanager
+def memory_told(device: torch.device, images: int) -> Iterator[None]:
+    """Around what computes so many ``images`` at once.
+
+    Raises:
+        DeviceError: the device has no memory left; the message says what to try.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition("\n")[0]
+        advice = f"try {images // 2} at once" if images > 1 else "other programs may use it, or take smaller images"
+        raise DeviceError(
+            f"{device} has no memory left for {images} images at once ({reason:.200}); {advice}"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Group:
     """The processes that work together; ``rank`` of ``size``."""
