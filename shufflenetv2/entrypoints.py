@@ -151,13 +151,16 @@ def classifier(
     top: int = 5,
     device: str | torch.device | None = None,
     deploy: bool = True,
+    fast_decode: bool = False,
     progress: bool = True,
 ) -> "Classifier":
     from .inference import Classifier
 
     if pretrained is not True:
         raise ValueError(f"a classifier needs weights, so pretrained can only be True, got {pretrained!r:.80}")
-    return Classifier(resolve(arch, weights), top=top, device=device, deploy=deploy, progress=progress)
+    return Classifier(
+        resolve(arch, weights), top=top, device=device, deploy=deploy, fast_decode=fast_decode, progress=progress
+    )
 
 
 classifier.__doc__ = """\
@@ -170,6 +173,8 @@ Args:
     top (int): how many labels, from 1 up; at most as many as there are classes are returned.
     device (str, torch.device or None): where to compute; None is CUDA if there is one, else the CPU.
     deploy (bool): use the deploy form, the same function about twice as fast.
+    fast_decode (bool): let the decoder of large JPEG photos make them smaller: several times as fast on photos of
+        12 megapixels, and no longer bit-equal to torchvision's preset.
     progress (bool): show the download's progress on stderr.
 
 Returns:

@@ -26,7 +26,7 @@ class Classifier:
 
     Attributes:
         model: the network in eval mode, on ``device``.
-        transform: the ``PhotoTransform`` of the weights, with ``max_pixels`` and ``upright``.
+        transform: the ``PhotoTransform`` of the weights, with ``max_pixels``, ``upright`` and ``fast_decode``.
         categories: the labels, in the order of the logits.
     """
 
@@ -40,6 +40,7 @@ class Classifier:
         progress: bool = True,
         max_pixels: int | None = None,
         upright: bool = True,
+        fast_decode: bool = False,
     ) -> None:
         if type(top) is not int or top < 1:
             raise ValueError(f"top must be an integer of at least 1, got {top!r:.80}")
@@ -50,7 +51,12 @@ class Classifier:
         self.categories = weights.labels
         self.model = build(weights.arch, weights, progress=progress, deploy=deploy).to(self.device)
         self.transform = PhotoTransform(
-            weights.preprocess, weights.in_channels, weights.reference, max_pixels=max_pixels, upright=upright
+            weights.preprocess,
+            weights.in_channels,
+            weights.reference,
+            max_pixels=max_pixels,
+            upright=upright,
+            fast_decode=fast_decode,
         )
 
     def __repr__(self) -> str:

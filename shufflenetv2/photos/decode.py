@@ -92,15 +92,15 @@ def open_photo(
 
 
 def open_sized(
-    photo: Any, name: str | None = None, *, max_pixels: int | None = None, upright: bool = True
+    photo: Any, name: str | None = None, *, max_pixels: int | None, upright: bool, shortest: int | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The same, and the photo's own width and height, before a large one was halved."""
+    """The same, and the photo's own width and height; JPEG's decoder may halve it while both stay ``shortest``."""
     name = shown(name or _name(photo))
     allowed = pixel_limit(max_pixels)  # here and in _read, not below: a wrong setting is no fault of the photo's
     given = photo if isinstance(photo, Image.Image) else _from_array(photo, allowed, name) or _read(photo, name)
     try:
         if isinstance(given, bytes):
-            image, allowed, (width, height) = _open(given, max_pixels, name)
+            image, allowed, (width, height) = _open(given, max_pixels, name, shortest)
         else:
             image, (width, height) = given, given.size
         check_size(image.size, allowed, name)
@@ -198,7 +198,9 @@ def _drain(file: Any, allowed: int) -> bytes:
     return b"".join(parts)
 
 
-def _open(data: bytes, max_pixels: int | None, name: str) -> tuple[Image.Image, int, tuple[int, int]]:
+def _open(
+    data: bytes, max_pixels: int | None, name: str, shortest: int | None
+) -> tuple[Image.Image, int, tuple[int, int]]:
     """The image, of which the header was read, the most pixels that it may have, and its size as the file has it."""
     format = recognise(data)
     if format is None:
@@ -219,7 +221,9 @@ def _open(data: bytes, max_pixels: int | None, name: str) -> tuple[Image.Image, 
     if image.mode == "CMYK":  # of a JPEG, four bands wait for their last scan in 8 bytes a pixel
         allowed = pixel_limit(max_pixels, format.max_pixels * 3 // 4)
     size = image.size
-    if format.name == "JPEG" and image.width * image.height > EXACT_PIXELS:
+    if format.name == "JPEG" and shortest and min(size) >= 2 * shortest:
+        image.draft(None, (shortest, shortest))
+    elif format.name == "JPEG" and image.width * image.height > EXACT_PIXELS:
         image.draft(None, (max(1, image.width // 2), max(1, image.height // 2)))
     return image, allowed, size
 

@@ -3,9 +3,11 @@
 import copy
 import io
 import pickle
+import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,31 @@ def generated(width: int, height: int, seed: int, mode: str = "RGB") -> Image.Im
     noisy = smooth + torch.rand(1, channels, height, width, generator=generator) * 35
     pixels = noisy.clamp(0, 255).to(torch.uint8)[0].permute(1, 2, 0).contiguous()
     return Image.frombytes(mode, (width, height), bytes(pixels.flatten().tolist()))
+
+
+@pytest.mark.parametrize(("resize", "crop"), [(256, 224), (64, 56), (32, 32), (128, 16), (512, 448)])
+def test_resizing_the_kept_part_alone_changes_no_bit(resize: int, crop: int) -> None:
+    preprocess = replace(STANDARD, resize=resize, crop=crop)
+    ours, theirs = PhotoTransform(preprocess), torchvision_preset(preprocess)
+    draw = random.Random(resize)
+    sizes = [(draw.randint(80, 1200), draw.randint(80, 1200)) for _ in range(25)]  # no sides above MAX_ASPECT
+    for width, height in [*sizes, (4000, 3000), (3001, 4001), (1, 16)]:
+        pixels = draw.randbytes(width * height // 16 + 1) * 48
+        image = Image.frombytes("RGB", (width, height), pixels[: 3 * width * height])
+        assert torch.equal(ours(image), theirs(image)[None]), (width, height)
+
+
+def test_fast_decoding_makes_large_photos_smaller_and_leaves_others_alone(tmp_path: Path) -> None:
+    fast, exact = PhotoTransform(STANDARD, fast_decode=True), PhotoTransform(STANDARD)
+    for width, height, equal in [(1023, 1500, True), (1024, 1500, False), (4096, 1030, False), (500, 375, True)]:
+        generated(width, height, seed=width).save(tmp_path / "photo.jpg", quality=95)
+        images, size = fast.sized(tmp_path / "photo.jpg")
+        assert size == (width, height)
+        assert torch.equal(images, exact(tmp_path / "photo.jpg")) is equal
+        assert (images - exact(tmp_path / "photo.jpg")).abs().mean() < 0.1
+    generated(2048, 2048, seed=1).save(tmp_path / "photo.png")
+    assert torch.equal(fast(tmp_path / "photo.png"), exact(tmp_path / "photo.png"))  # JPEG alone has such a decoder
+    assert pickle.loads(pickle.dumps(fast)).fast_decode
 
 
 SIDES = [1, 2, 17, 31, 100, 223, 224, 225, 232, 255, 256, 257, 333, 500]
