@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .description import FIRST_KEY, MAX_CHANNELS, STANDARD, Category, WeightsInfo
+from .description import FIRST_KEY, MAX_CHANNELS, MAX_CLASSES, STANDARD, Category, WeightsInfo
 from .errors import CheckpointError, ManifestError
 from .network.model import SPECS, ShuffleNetV2, spec_of
 from .package import logger
@@ -20,8 +20,6 @@ from .saving import hang_on
 from .weights.checkpoint import Checkpoint, load, parse_checkpoint, read_checkpoint
 from .weights.manifest import ENUM, Entry, default_entry, find_entry, matching, read_categories
 from .weights.store import fetch
-
-MAX_CLASSES = 1_000_000  # 4 GB of classifier; more is a slip of the keyboard
 
 
 @dataclass(frozen=True)

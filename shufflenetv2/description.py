@@ -13,6 +13,7 @@ from .errors import ManifestError
 MAX_SIDE = 2048  # pixels, for resize and crop: a file's own description must not ask for a huge image
 MAX_LABEL = 200  # characters
 MAX_CHANNELS = 1024
+MAX_CLASSES = 1_000_000  # 4 GB of classifier; more is a slip of the keyboard
 FIRST_KEY = "conv1.0.weight"  # of a state dict: by it this network's are known
 BATCH_SIZE = 16  # photos at once: the fastest on CPUs, since larger batches leave the cache and wait for fresh pages
 

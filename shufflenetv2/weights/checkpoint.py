@@ -144,7 +144,7 @@ def parse_checkpoint(data: bytes, where: str, archs: Mapping[str, object], *, ve
         raise CheckpointError(f"{where} is the state of a training run, not a model; use best.pth beside it")
     if isinstance(content, dict) and content.get("format") == FORMAT:
         version = content.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if type(version) is not int or version != SCHEMA_VERSION:
             raise CheckpointError(
                 f"{where} has schema_version {version!r:.40}, this code reads {SCHEMA_VERSION}; upgrade the package"
             )
@@ -157,6 +157,10 @@ def parse_checkpoint(data: bytes, where: str, archs: Mapping[str, object], *, ve
         from .foreign import state_dict_in
 
         content = state_dict_in(content, where)
+    if not verified:
+        from .foreign import check_ends
+
+        check_ends(content, where)
     checkpoint = Checkpoint(content, description, where)
     if description:
         says = (len(description.categories), description.in_channels)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..description import FIRST_KEY
+from ..description import FIRST_KEY, MAX_CHANNELS, MAX_CLASSES
 from ..errors import CheckpointError
 from ..package import logger
 
@@ -24,10 +24,22 @@ _KNOWN = [
     ),
     (r"(features|blocks)\.\d+.*", "is another network's; this package reads ShuffleNet V2 alone"),
     (
-        r".*(_packed_params|zero_point|scale)(\..*)?",
+        r".*(_packed_params|zero_point)(\..*)?",
         "is quantised; give the floating-point state dict",
     ),
+    (
+        r".*(parametrizations\..*|weight_(g|v|orig|mask))",
+        "holds weights that are pruned or parametrised; save it after torch.nn.utils.prune.remove, or "
+        "parametrize.remove_parametrizations, or remove_weight_norm",
+    ),
 ]
+# Bytes by which files are known that are no checkpoint at all, as they come from a browser, git or another library.
+_BEGINNINGS = (
+    (b"<", "is a web page; download the file itself"),
+    (b"version https://git-lfs", "is Git LFS's pointer to a file; type: git lfs pull"),
+    (b"\x93NUMPY", "is a numpy array; expected a state dict"),
+    (b"\x89HDF", "is an HDF5 file, as Keras writes them; expected a state dict of torch"),
+)
 _FOLDED = (
     "has no BatchNorm statistics: it looks like the folded deploy form. Give the plain network's state dict and ask "
     "for deploy=True; folding happens on loading"
@@ -40,6 +52,12 @@ def check_container(data: bytes, where: str) -> None:
     Raises:
         CheckpointError: naming the format, with the remedy.
     """
+    start = data[:64].lstrip()
+    if not start:
+        raise CheckpointError(f"{where} is empty; expected what torch.save(model.state_dict(), ...) writes")
+    for beginning, meaning in _BEGINNINGS:
+        if start.startswith(beginning):
+            raise CheckpointError(f"{where} {meaning}")
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
         raise CheckpointError(
             f"{where} is a safetensors file; make a checkpoint of it: "
@@ -79,7 +97,9 @@ def state_dict_in(content: object, where: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{where} has keys that are not names; expected a state dict under torchvision's keys")
     inner = [key for key, value in content.items() if _is_state_dict(value)]
     if len(inner) > 1:
-        raise CheckpointError(f"{where} holds several state dicts, {', '.join(inner)}; {_save_alone(inner[0])}")
+        raise CheckpointError(
+            f"{where} holds several state dicts, {', '.join(map(repr, inner))}; {_save_alone(inner[0])}"
+        )
     if not inner or _is_state_dict(content):
         return _without_prefix(content, where)
     logger.info("%s: the state dict was taken from under %r", where, inner[0])
@@ -111,10 +131,35 @@ def _without_prefix(content: Mapping[str, Any], where: str) -> dict[str, Tensor]
     return {key.removeprefix(prefix): value for key, value in content.items() if key != "n_averaged"}
 
 
+def check_ends(content: Mapping[Any, Any], where: str) -> None:
+    """Refuse a state dict by its names, or whose first or last layer cannot be one of this network's.
+
+    Raises:
+        CheckpointError: with the remedy where there is one.
+    """
+    if meaning := _known(content):
+        raise CheckpointError(f"{where} {meaning}")
+    for key, dim, axis, most in ((FIRST_KEY, 4, 1, MAX_CHANNELS), ("fc.weight", 2, 0, MAX_CLASSES)):
+        tensor = content.get(key)
+        if tensor is None and key != FIRST_KEY:
+            continue
+        shape = list(tensor.shape) if isinstance(tensor, Tensor) and not tensor.is_nested else []
+        if len(shape) != dim or not 1 <= shape[axis] <= most:
+            what = "input channels" if key == FIRST_KEY else "classes"
+            got = shape or type(tensor).__name__
+            raise CheckpointError(
+                f"{where}: {key!r} must be a tensor of {dim} dimensions with 1 to {most:,} {what}, got {got}"
+            )
+
+
+def _known(content: Mapping[Any, Any]) -> str | None:
+    names = [key for key in content if isinstance(key, str)]
+    return next((meaning for pattern, meaning in _KNOWN if any(re.fullmatch(pattern, name) for name in names)), None)
+
+
 def _what_it_is(content: Mapping[str, Any]) -> str:
-    for pattern, meaning in _KNOWN:
-        if any(re.fullmatch(pattern, key) for key in content):
-            return meaning
+    if meaning := _known(content):
+        return meaning
     inner = [key for key, value in content.items() if isinstance(value, Mapping)]
     if inner:
         return f"is a wrapped checkpoint with the keys {sorted(content)[:8]}; {_save_alone(inner[0])}"

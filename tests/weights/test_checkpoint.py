@@ -187,8 +187,14 @@ def test_a_payload_is_not_run(legacy: bool, good: StateDict, tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be loaded as a checkpoint"),
-        (b"<html>", "cannot be loaded as a checkpoint"),
+        (b"", "mine.pth is empty; expected what torch.save"),
+        (b"\n  ", "mine.pth is empty"),
+        (b"<html>", "mine.pth is a web page; download the file itself"),
+        (b"\n<!DOCTYPE html>", "mine.pth is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "type: git lfs pull"),
+        (b"\x93NUMPY\x01\0v\0", "is a numpy array"),
+        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+        (b"hello", "cannot be loaded as a checkpoint"),
         (b"PK\x03\x04", "cannot be loaded as a checkpoint"),
         (pickle.dumps({"a": 1}), "cannot be loaded as a checkpoint|has keys|no BatchNorm"),
     ],
@@ -255,7 +261,7 @@ class TestNearMisses:
         [
             (
                 lambda good: {"model": good, "ema": good},
-                r"several state dicts, model, ema; save one",
+                r"several state dicts, 'model', 'ema'; save one",
             ),
             (lambda good: {f"backbone.{key}": value for key, value in good.items()}, r"a part of another.*'backbone.'"),
             (lambda good: {f"model.{key}": value for key, value in good.items()}, r"begin with 'model.'.*removeprefix"),
@@ -266,6 +272,10 @@ class TestNearMisses:
             ),
             (lambda good: {"first_conv.0.weight": torch.ones(2)}, "megvii's own ShuffleNet"),
             (lambda good: {"fc._packed_params.dtype": torch.ones(2)}, "is quantised"),
+            (lambda good: {**good, "conv1.0.zero_point": torch.zeros(())}, "is quantised"),
+            (lambda good: {**good, "conv5.0.weight_orig": torch.ones(2)}, r"pruned or parametrised; .*prune.remove"),
+            (lambda good: {"conv1.0.parametrizations.weight.original0": torch.ones(2)}, "pruned or parametrised"),
+            (lambda good: {"a\x1b\n": good, "b": good}, r"several state dicts, 'a\\x1b\\n', 'b'"),
         ],
     )
     def test_refused_with_the_remedy(
@@ -273,6 +283,29 @@ class TestNearMisses:
     ) -> None:
         with pytest.raises(CheckpointError, match=message):
             parse_checkpoint(checkpoint_bytes(change(good)), "mine.pth", SPECS)
+
+    @pytest.mark.parametrize(
+        ("key", "tensor", "message"),
+        [
+            ("conv1.0.weight", torch.zeros(4, 0, 3, 3), r"of 4 dimensions with 1 to 1,024 input channels, got \[4, 0,"),
+            ("conv1.0.weight", torch.zeros(1).expand(4, 1025, 3, 3), r"input channels, got \[4, 1025, 3, 3\]"),
+            ("conv1.0.weight", torch.zeros(4, 3, 9), r"input channels, got \[4, 3, 9\]"),
+            ("conv1.0.weight", "text", "got str"),
+            ("fc.weight", torch.zeros(0, 16), r"of 2 dimensions with 1 to 1,000,000 classes, got \[0, 16\]"),
+            ("fc.weight", torch.zeros(1).expand(1_000_001, 16), r"classes, got \[1000001, 16\]"),
+            ("fc.weight", torch.zeros(16), r"classes, got \[16\]"),
+            ("fc.weight", [1.0], "got list"),
+        ],
+    )
+    def test_the_first_and_the_last_layer(self, key: str, tensor: object, message: str, good: StateDict) -> None:
+        with pytest.raises(CheckpointError, match=f"mine.pth: '{key}' must be a tensor .*{message}"):
+            parse_checkpoint(checkpoint_bytes({**good, key: tensor}), "mine.pth", SPECS)
+
+    @pytest.mark.parametrize(("channels", "classes"), [(1, 1), (1024, 1000)])
+    def test_the_most_and_the_least_are_read(self, channels: int, classes: int) -> None:
+        good = ShuffleNetV2(TINY, classes, channels).state_dict()
+        checkpoint = parse_checkpoint(checkpoint_bytes(good), "mine.pth", SPECS)
+        assert (checkpoint.in_channels, checkpoint.num_classes) == (channels, classes)
 
     @pytest.mark.parametrize(
         ("name", "message"),
@@ -328,13 +361,13 @@ class TestMemory:
     """What a file would unpack to is known before it is unpacked."""
 
     def test_an_expanded_tensor(self, good: StateDict) -> None:
-        claims = {**good, "fc.weight": torch.zeros(1).expand(100_000_000_000, 8)}
+        claims = {**good, "fc.weight": torch.zeros(1).expand(1_000_000, 100_000)}
         data = checkpoint_bytes(claims)
         assert len(data) < 200_000
         checkpoint = parse_checkpoint(data, "mine.pth", SPECS)
         with torch.device("meta"):
             model = ShuffleNetV2(TINY, num_classes=checkpoint.num_classes)
-        with pytest.raises(CheckpointError, match=r"'fc.weight' claims 3,200,000,000,000 bytes and holds fewer"):
+        with pytest.raises(CheckpointError, match=r"'fc.weight' claims 400,000,000,000 bytes and holds fewer"):
             load(model, checkpoint)
 
     def test_a_compressed_file(self, good: StateDict) -> None:
