@@ -6,7 +6,7 @@ import graphlib
 from support.processes import ROOT
 
 FLOORS = (
-    "package errors files devices description transport", "network weights photos", "saving", "builder stream",
+    "package errors files devices description graphs transport", "network weights photos", "saving", "builder stream",
     "inference counting runtimes", "timing training", "entrypoints commands", "__init__ __main__",
 )  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}

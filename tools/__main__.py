@@ -31,9 +31,13 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def measure(arguments: argparse.Namespace) -> int:
+    if arguments.gpu:
+        from .gpu import measure_gpu
+
+        measure_gpu()
+        return 0
     from .measure import measure
 
-    del arguments
     measure()
     return 0
 
@@ -109,7 +113,8 @@ def make_parser() -> argparse.ArgumentParser:
         (check, "name what is stale, with the command that mends it; exit status 1 if anything is"),
     ):
         add(function, text).add_argument("paths", nargs="*", metavar="PATH", help="these alone (default: everything)")
-    add(measure, "measure docs/benchmark.json anew: twenty minutes on a machine that does nothing else")
+    command = add(measure, "measure docs/benchmark.json anew: twenty minutes on a machine that does nothing else")
+    command.add_argument("--gpu", action="store_true", help="docs/benchmark-gpu.json instead: eight minutes on a GPU")
     add(cost, "print what hashing and checking add to a cached load").add_argument("--rounds", type=int, default=15)
     add(faults, "print docs/faults.md as the tests make it")
     command = add(bundle, "add a checkpoint to weights.json: with it in the package in half precision, or with --url")
