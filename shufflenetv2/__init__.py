@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .entrypoints import (
         categories,
         classifier,
+        list_weights,
         preprocess,
         shufflenet_v2_x0_5,
         shufflenet_v2_x1_0,
@@ -54,6 +55,7 @@ __all__ = [
     "categories",
     "classifier",
     "deploy",
+    "list_weights",
     "preprocess",
     "save",
     "shufflenet_v2_x0_5",

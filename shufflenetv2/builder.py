@@ -4,15 +4,15 @@ After ``resolve`` nobody asks whether weights came from the manifest or from a f
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from .description import FIRST_KEY, MAX_CHANNELS, MAX_CLASSES, STANDARD, Category, WeightsInfo
+from .description import FIRST_KEY, MAX_CHANNELS, MAX_CLASSES, STANDARD, Category, WeightsInfo, check_label
 from .errors import CheckpointError, ManifestError
 from .network.model import SPECS, ShuffleNetV2, spec_of
 from .package import logger
@@ -81,7 +81,9 @@ def spelled(weights: object) -> str:
     return name
 
 
-def resolve(arch: str | None, weights: object, *, described: bool = True) -> Weights:
+def resolve(
+    arch: str | None, weights: object, *, described: bool = True, categories: Iterable[str] | None = None
+) -> Weights:
     """Find what ``weights`` names: an entry of the manifest, or a checkpoint file.
 
     Args:
@@ -89,6 +91,7 @@ def resolve(arch: str | None, weights: object, *, described: bool = True) -> Wei
         weights: any spelling of ``manifest.matching``, an object with a ``.name``, or a path.
         described: whether labels and preprocessing will be asked for; a file that does not say them, nor has the number
             of classes of the default weights, is refused then.
+        categories: the labels of a file that does not say them.
 
     Raises:
         ValueError: there is no such architecture or entry; the message lists what there is.
@@ -100,13 +103,34 @@ def resolve(arch: str | None, weights: object, *, described: bool = True) -> Wei
         hint = f"; {arch!r} is the name of weights: give it as weights={arch!r}" if matching(str(arch)) else ""
         raise ValueError(f"there is no architecture {arch!r:.80}{hint}; there are {', '.join(SPECS)}")
     if not is_path(weights):
-        return from_entry(find_entry(arch, spelled(weights)))
+        return labelled(from_entry(find_entry(arch, spelled(weights))), categories)
     assert isinstance(weights, (str, os.PathLike))
     best = os.path.join(os.path.expanduser(weights), "best.pth")  # of the folder that `train` writes
-    found = _from_checkpoint(read_checkpoint(best if os.path.isfile(best) else weights, SPECS), described)
+    found = _from_checkpoint(read_checkpoint(best if os.path.isfile(best) else weights, SPECS), described, categories)
     if arch is not None and found.arch != arch:
         raise CheckpointError(f"{found.title} holds {found.arch}, not {arch}; load it with {found.arch}(weights=...)")
     return found
+
+
+def labelled(weights: Weights, categories: Iterable[str] | None) -> Weights:
+    """``weights`` that do not say their labels, with these.
+
+    Raises:
+        CheckpointError: they do say them, and others.
+        ValueError: there are not as many, or a label is not fit to print.
+    """
+    if categories is None:
+        return weights
+    labels = [*categories]
+    if isinstance(categories, str) or not all(isinstance(label, str) for label in labels):
+        raise TypeError(f"categories must be a list of labels, got {categories!r:.80}")
+    if len(labels) != weights.num_classes:
+        raise ValueError(f"{len(labels)} categories were given, and {weights.title} has {weights.num_classes} classes")
+    if not weights.classes:
+        return replace(weights, classes=tuple(Category(check_label(label, "categories")) for label in labels))
+    if labels != weights.labels:
+        raise CheckpointError(f"{weights.title} says its own categories, and those given differ; leave them out")
+    return weights
 
 
 def from_entry(entry: Entry) -> Weights:
@@ -132,24 +156,24 @@ def _read_entry(entry: Entry, progress: bool) -> Checkpoint:
     return parse_checkpoint(fetch(entry, progress), f"{entry.file} ({entry})", SPECS, verified=True)
 
 
-def _from_checkpoint(checkpoint: Checkpoint, described: bool) -> Weights:
+def _from_checkpoint(checkpoint: Checkpoint, described: bool, categories: Iterable[str] | None = None) -> Weights:
     said = checkpoint.description
     arch = said.arch if said else _arch_by_width(checkpoint)
     default = default_entry(arch)
     classes: tuple[Category, ...] = ()
     if said:
         classes = tuple(Category(label) for label in said.categories)
-    elif default and checkpoint.num_classes == default.num_classes:
+    elif categories is None and default and checkpoint.num_classes == default.num_classes:
         classes = read_categories(default.categories)
     if described and not said:
-        if checkpoint.num_classes and not classes:
+        if checkpoint.num_classes and not classes and categories is None:
             raise CheckpointError(
                 f"{checkpoint.where} has {checkpoint.num_classes} classes and does not say which, nor how its photos "
-                "were prepared. What `train` writes says so; to make such a file of this one, run `shufflenetv2 train` "
-                "with --weights and this path"
+                "were prepared. Give their labels, in the order of the logits: categories=[...], or --categories FILE; "
+                f"or write a file that says them: {arch}(weights={checkpoint.where!r}).save(NEW, categories=[...])"
             )
         logger.warning("%s does not describe itself: treated like %s", checkpoint.where, default or "ImageNet's photos")
-    return Weights(
+    weights = Weights(
         arch=arch,
         name=os.path.abspath(os.path.expanduser(checkpoint.where)),
         title=checkpoint.where,
@@ -162,6 +186,7 @@ def _from_checkpoint(checkpoint: Checkpoint, described: bool) -> Weights:
         local=True,
         read=lambda progress: checkpoint,
     )
+    return labelled(weights, categories)
 
 
 def _arch_by_width(checkpoint: Checkpoint) -> str:

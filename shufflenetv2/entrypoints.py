@@ -1,23 +1,20 @@
 """What a user of ``torch.hub`` calls: four functions over one builder, and the photo side of each weights file."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from . import __version__
+from . import documentation
 from .builder import build, is_path, resolve, spelled
-from .description import STANDARD
 from .network.model import SPECS
-from .weights.manifest import DEFAULT_ARCH, default_entry, find_entry, load_manifest
+from .weights.manifest import Entry, default_entry, find_entry, load_manifest
 
 if TYPE_CHECKING:
     from .inference import Classifier
     from .photos.transform import PhotoTransform
-
-REPOSITORY = f"org/repo:v{__version__}"  # in the documentation's examples, which pin the release they describe
 
 Named = str | os.PathLike[str] | None  # torchvision's enum members are taken too, by their name
 
@@ -34,79 +31,6 @@ def _named_weights(arch: str, pretrained: object, weights: Named) -> Named:
             "too; leave one out"
         )
     return "default"
-
-
-# Filled from the manifest and assigned, not written as docstrings: these must survive `python -OO` for torch.hub.help.
-_DOCUMENTATION = """\
-ShuffleNet V2 {width}x{size}.
-
-Ma, Zhang, Zheng, Sun, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", ECCV 2018,
-https://arxiv.org/abs/1807.11164. The network is torchvision's, bit for bit, with the same state-dict keys.
-
-Args:
-    pretrained (bool): True loads the default weights, {default}.
-    progress (bool): show the download's progress on stderr.
-    weights (str, path or None): the name of weights (any case; without the version the newest), or the path of a
-        checkpoint: a PathLike, or a string with a separator or a suffix. Named weights are checked, size and sha256,
-        on every load, from the bytes that are loaded. There are:
-{table}
-    num_classes (int or None): length of the logits; None takes the weights' (without weights, 1000). Another number
-        keeps the backbone and gives a new, random classifier; 0 returns the pooled features.
-    in_channels (int or None): channels of the images; None takes the weights' (without weights, 3). Of weights for
-        three channels, 1 sums the RGB kernels; other numbers repeat and rescale them.
-    small_stem (bool or None): True gives the first convolution stride 1 and leaves the max-pool out, for photos of some
-        32 pixels: H and W from 8 up, and a quarter of the strides below. None takes the weights' (without weights, and
-        for files that do not say, False).
-    deploy (bool): return the deploy form: the same function without BatchNorm and channel shuffle, about twice as
-        fast, for inference only.
-
-Returns:
-    torch.nn.Module: maps float images (N, in_channels, H, W), scaled to [0, 1] and then normalised with mean {mean}
-    and std {std}, H and W from 32 up, to logits (N, num_classes). In eval mode with weights or deploy=True (call
-    .train() to fine-tune), else in train mode. model.forward_features(images) gives the feature maps of stages 2, 3,
-    4 and conv5, of strides 8, 16, 32 and 32.
-
-Raises:
-    ValueError: unknown weights, or contradictory or out-of-range arguments.
-    OSError: the weights could not be fetched; the message lists every attempt.
-    RuntimeError: the bytes are not the ones listed, or a checkpoint does not fit. No model was changed.
-
-Example:
-    >>> import torch
-    >>> model = torch.hub.load("{repo}", "{arch}", pretrained=True, trust_repo=True)
-    >>> preprocess = torch.hub.load("{repo}", "preprocess", "{arch}", trust_repo=True)
-    >>> categories = torch.hub.load("{repo}", "categories", "{arch}", trust_repo=True)
-    >>> with torch.inference_mode():
-    ...     probabilities = model(preprocess("images/cat.jpg")).softmax(1)
-    >>> label, probability = categories[probabilities[0].argmax()], probabilities[0].max()
-"""
-
-
-def _document(arch: str) -> str:
-    entries = [entry for entry in load_manifest() if entry.arch == arch]
-    default = default_entry(arch)
-    size = ""
-    if default:
-        size = (
-            f": {default.num_params / 1e6:.2f} M parameters, {default.macs / 1e6:.1f} M multiply-adds for one image of "
-        )
-        size += f"{default.preprocess.crop}x{default.preprocess.crop}"
-    preprocess = default.preprocess if default else STANDARD
-    rows = [
-        f"        {entry.name}: top-1 {entry.metrics.acc1:.2f} %, top-5 {entry.metrics.acc5:.2f} % on "
-        f"{entry.metrics.dataset}, {entry.num_classes} classes, {entry.size / 1e6:.1f} MB"
-        for entry in entries
-    ]
-    return _DOCUMENTATION.format(
-        width=arch.rpartition("_x")[2].replace("_", "."),
-        size=size,
-        default=default.name if default else "of which there are none",
-        table="\n".join(rows) or "        none yet",
-        mean=preprocess.mean,
-        std=preprocess.std,
-        arch=arch,
-        repo=REPOSITORY,
-    )
 
 
 def _entry_point(arch: str) -> Callable[..., nn.Module]:
@@ -133,7 +57,7 @@ def _entry_point(arch: str) -> Callable[..., nn.Module]:
         )
 
     entry_point.__name__ = entry_point.__qualname__ = arch
-    entry_point.__doc__ = _document(arch)
+    entry_point.__doc__ = documentation.network(arch)
     return entry_point
 
 
@@ -152,6 +76,9 @@ def classifier(
     device: str | torch.device | None = None,
     deploy: bool = True,
     fast_decode: bool = False,
+    categories: Iterable[str] | None = None,
+    max_pixels: int | None = None,
+    upright: bool = True,
     progress: bool = True,
 ) -> "Classifier":
     from .inference import Classifier
@@ -159,98 +86,74 @@ def classifier(
     if pretrained is not True:
         raise ValueError(f"a classifier needs weights, so pretrained can only be True, got {pretrained!r:.80}")
     return Classifier(
-        resolve(arch, weights), top=top, device=device, deploy=deploy, fast_decode=fast_decode, progress=progress
+        resolve(arch, weights, categories=categories),
+        top=top,
+        device=device,
+        deploy=deploy,
+        max_pixels=max_pixels,
+        upright=upright,
+        fast_decode=fast_decode,
+        progress=progress,
     )
 
 
-classifier.__doc__ = """\
-Model, preprocessing and labels behind one call: a photo in, its most likely labels out. Needs Pillow.
-
-Args:
-    arch (str or None): one of {archs}; None takes the architecture of the weights, or {default}.
-    weights (str or path): the name of weights, "default", or the path of a checkpoint that `train` wrote.
-    pretrained (bool): accepted for the habit's sake; a classifier always has weights.
-    top (int): how many labels, from 1 up; at most as many as there are classes are returned.
-    device (str, torch.device or None): where to compute; None is CUDA if there is one, else the CPU.
-    deploy (bool): use the deploy form, the same function about twice as fast.
-    fast_decode (bool): let the decoder of large JPEG photos make them smaller: several times as fast on photos of
-        12 megapixels, and no longer bit-equal to torchvision's preset.
-    progress (bool): show the download's progress on stderr.
-
-Returns:
-    callable: given a photo (path, bytes, PIL image or uint8 tensor (3, H, W)) it returns a list of
-    Prediction(label, probability, index), most likely first; given several (a list, or a uint8 tensor (N, 3, H, W)),
-    a list of such lists.
-
-Raises:
-    ImportError: Pillow is missing; the message has the pip line.
-    ValueError: unknown architecture or weights; on a call, a photo that cannot be used.
-    OSError, RuntimeError: the weights could not be fetched or do not fit.
-    RuntimeError: the device cannot be used on this machine.
-
-Example:
-    >>> import torch
-    >>> classify = torch.hub.load("{repo}", "classifier", trust_repo=True)
-    >>> best = classify("images/cat.jpg")[0]
-    >>> label, probability = best.label, best.probability
-""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH, repo=REPOSITORY)
+classifier.__doc__ = documentation.CLASSIFIER
 
 
 def preprocess(
-    arch: str | None = None, weights: Any = "default", *, in_channels: int | None = None
+    arch: str | None = None,
+    weights: Any = "default",
+    *,
+    in_channels: int | None = None,
+    batch: bool = True,
+    max_pixels: int | None = None,
+    upright: bool = True,
+    fast_decode: bool = False,
 ) -> "PhotoTransform":
     from .photos.transform import PhotoTransform
 
     found = resolve(arch, weights)
     channels = found.in_channels if in_channels is None else in_channels
-    return PhotoTransform(found.preprocess, channels, found.reference)
+    return PhotoTransform(
+        found.preprocess,
+        channels,
+        found.reference,
+        batch=batch,
+        max_pixels=max_pixels,
+        upright=upright,
+        fast_decode=fast_decode,
+    )
 
 
-preprocess.__doc__ = """\
-The transform that turns photos into the input one weights file was trained for. Needs Pillow; fetches nothing.
-
-Args:
-    arch (str or None): one of {archs}; None takes the architecture of the weights, or {default}.
-    weights (str or path): the name of weights, "default", or the path of a checkpoint that `train` wrote.
-    in_channels (int or None): None takes the weights'; 3, or 1 for grey input, normalised with the means of mean and
-        standard deviation (approximate: the zero padding of the first convolution is not equivalent).
-
-Returns:
-    callable: photos (a path, bytes, a PIL image, a uint8 tensor (3, H, W) or (N, 3, H, W), or a list of them) ->
-    float32 tensor (N, in_channels, crop, crop), bit-equal to torchvision's preset for these weights. It can be pickled
-    into DataLoader workers.
-
-Raises:
-    ImportError: Pillow is missing; the message has the pip line.
-    ValueError: unknown architecture or weights; on a call, a photo that cannot be used.
-
-Example:
-    >>> import torch
-    >>> preprocess = torch.hub.load("{repo}", "preprocess", "shufflenet_v2_x1_0", trust_repo=True)
-    >>> preprocess("images/cat.jpg").shape
-    torch.Size([1, 3, 224, 224])
-""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH, repo=REPOSITORY)
+preprocess.__doc__ = documentation.PREPROCESS
 
 
 def categories(arch: str | None = None, weights: Any = "default") -> list[str]:
     return resolve(arch, weights).labels
 
 
-categories.__doc__ = """\
-The labels of one weights file, in the order of the logits. Fetches nothing.
+categories.__doc__ = documentation.CATEGORIES
 
-Args:
-    arch (str or None): one of {archs}; None takes the architecture of the weights, or {default}.
-    weights (str or path): the name of weights, "default", or the path of a checkpoint that `train` wrote.
 
-Returns:
-    list of str: for the ImageNet weights 1000 labels, equal to torchvision's.
+def list_weights(arch: str | None = None) -> list[Entry]:
+    """All weights that have a name, as values; nothing is fetched.
 
-Raises:
-    ValueError: unknown architecture or weights.
+    Args:
+        arch: one of the four architectures; ``None`` lists the weights of all.
 
-Example:
-    >>> import torch
-    >>> torch.hub.load("{repo}", "categories", trust_repo=True)[281]
-    'tabby'
-""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH, repo=REPOSITORY)
+    Returns:
+        Entries in the order of ``weights.json``, with ``arch``, ``name``, ``default``, ``num_classes``, ``size``
+        (bytes), ``sha256``, ``num_params``, ``macs`` (multiply-adds for one photo), ``preprocess``, ``metrics``,
+        ``license`` and more; ``str(entry)`` is ``ARCH/NAME``, which ``weights=`` takes. On the hub, ``torch.hub.help``
+        of an entry point shows its weights.
+
+    Raises:
+        ValueError: there is no such architecture; the message lists those there are.
+
+    Example:
+        >>> [str(entry) for entry in shufflenetv2.list_weights("shufflenet_v2_x1_0")]
+        ['shufflenet_v2_x1_0/imagenet1k_v1']
+    """
+    if arch is not None and arch not in SPECS:
+        raise ValueError(f"there is no architecture {arch!r:.80}; there are {', '.join(SPECS)}")
+    return [entry for entry in load_manifest() if arch in (None, entry.arch)]

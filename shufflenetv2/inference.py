@@ -13,6 +13,7 @@ from .description import BATCH_SIZE
 from .devices import choose_device
 from .errors import ImageError
 from .package import hub_call, made_by_hub
+from .photos.ahead import read_ahead
 from .photos.transform import Photo, PhotoTransform, several
 from .stream import Prediction as Prediction
 from .stream import Result as Result
@@ -141,6 +142,51 @@ class Classifier:
         compute = self._with_features() if features else self._without_features
         return self._stream(elements, compute, batch_size, workers)
 
+    def probabilities(self, photos: Photo | Iterable[Photo]) -> Tensor:
+        """The softmax probabilities of all classes, of one photo or several, as a call takes them.
+
+        Returns:
+            ``float32 (N, classes)`` on the CPU, in the order of ``categories``; one photo is ``N = 1``.
+
+        Raises:
+            ImageError, TypeError, CheckpointError: as in a call.
+        """
+        return self._gathered(photos, lambda images: self.model(images).softmax(1), len(self.categories))
+
+    def features(self, photos: Photo | Iterable[Photo]) -> Tensor:
+        """The pooled features, which the last layer reads, of one photo or several, as a call takes them.
+
+        Returns:
+            ``float32 (N, head_channels)`` on the CPU, of head_channels 1024 (2048 for x2.0); one photo is ``N = 1``.
+
+        Raises:
+            ImageError, TypeError, CheckpointError: as in a call.
+            ValueError: the network has no last layer whose input could be given.
+        """
+        body, last = self._without_last()
+        return self._gathered(photos, body, last.in_features)
+
+    def _gathered(self, photos: Photo | Iterable[Photo], compute: Callable[[Tensor], Tensor], width: int) -> Tensor:
+        rows = [torch.empty(0, width)]
+        for images in self._batches(photos):
+            with torch.inference_mode():
+                row = compute(images.to(self.device))
+                check_finite(row.abs().amax(1).tolist(), images)
+            rows.append(row.to("cpu", torch.float32, copy=True))  # outside: of use in training, too
+        return torch.cat(rows)
+
+    def _batches(self, photos: Photo | Iterable[Photo]) -> Iterator[Tensor]:
+        elements = several(photos)
+        if elements is None:
+            if not isinstance(photos, Tensor) or photos.dim() != 4 or len(photos):
+                yield from torch.split(self.transform(photos), BATCH_SIZE)
+            return
+        for number, batch in enumerate(read_ahead(elements, self.transform)):
+            for index, (_, images) in enumerate(batch, number * BATCH_SIZE):
+                if isinstance(images, ImageError):
+                    raise ImageError(f"photos[{index}]: {images}") from images
+            yield torch.cat([images for _, images in batch if isinstance(images, Tensor)])
+
     def _stream(
         self, photos: Iterator[Photo], compute: Compute, batch_size: int, workers: int | None
     ) -> Iterator[Result]:
@@ -155,11 +201,7 @@ class Classifier:
 
     def _with_features(self) -> Compute:
         """The network in two steps: all but its last layer, of which the weights are shared, then that layer."""
-        last = getattr(self.model, "fc", None)
-        if not isinstance(last, nn.Linear):
-            raise ValueError("features are the input of the last layer, fc, which this network does not have")
-        body = copy.copy(self.model)
-        body._modules = {**self.model._modules, "fc": nn.Identity()}
+        body, last = self._without_last()
 
         def compute(images: Tensor) -> Iterable[tuple[list[Prediction], Tensor]]:
             with torch.inference_mode():
@@ -169,6 +211,14 @@ class Classifier:
             return zip(predictions, features.unbind(), strict=True)
 
         return compute
+
+    def _without_last(self) -> tuple[nn.Module, nn.Linear]:
+        last = getattr(self.model, "fc", None)
+        if not isinstance(last, nn.Linear):
+            raise ValueError("features are the input of the last layer, fc, which this network does not have")
+        body = copy.copy(self.model)
+        body._modules = {**self.model._modules, "fc": nn.Identity()}
+        return body, last
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> list[list[Prediction]]:
@@ -190,6 +240,8 @@ class Classifier:
 
     def __reduce__(self) -> tuple[Any, ...]:
         kwargs = {"top": self.top, "device": str(self.device), "deploy": self.deploy, "progress": False}
+        if self.weights.local:  # a file that does not say its labels needs them again
+            kwargs["categories"] = self.categories
         state = {"transform": self.transform}
         if made_by_hub():
             return *hub_call("classifier", *self.weights.reference, **kwargs), state
@@ -197,4 +249,4 @@ class Classifier:
 
 
 def _rebuild(reference: tuple[str, str], kwargs: dict[str, Any]) -> Classifier:
-    return Classifier(resolve(*reference), **kwargs)
+    return Classifier(resolve(*reference, categories=kwargs.pop("categories", None)), **kwargs)

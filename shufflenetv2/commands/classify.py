@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..files import shown
 from ..package import progress_bar
-from .options import add_batch_size, add_device, add_json, add_max_pixels, add_weights, positive
+from .options import add_batch_size, add_device, add_json, add_max_pixels, add_weights, chosen_weights, positive
 
 if TYPE_CHECKING:
     from ..stream import Result
@@ -25,13 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..builder import resolve
     from ..inference import Classifier
     from ..photos.listing import find_photos
 
     left_out: list[str] = []
     paths = find_photos(arguments.photos, left_out.append)
-    source = resolve(arguments.arch, arguments.weights)
+    source = chosen_weights(arguments)
     classifier = Classifier(source, top=arguments.top, device=arguments.device, max_pixels=arguments.max_pixels)
     failed = 0
     shows = len(paths) > 1 and sys.stderr.isatty()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ImageError, ShuffleNetError
 from ..package import require, sample_photos
 from ..weights.manifest import load_manifest
-from .options import add_device, add_weights, port
+from .options import add_device, add_weights, chosen_weights, port
 
 if TYPE_CHECKING:
     from ..builder import Weights
@@ -46,14 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..builder import resolve
     from ..photos.decode import max_bytes, pixel_limit
 
     host = listening_address(arguments.host)
     check_address(host, arguments.port)
     pixel_limit()  # a wrong setting is told now, not to the first visitor
     settings = {"server_port": arguments.port, "max_file_size": max_bytes()}
-    opening = resolve(arguments.arch, arguments.weights) if arguments.weights else _without_network(arguments.arch)
+    opening = chosen_weights(arguments) if arguments.weights else _without_network(arguments.arch)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the photos are deleted on the way out
     with tempfile.TemporaryDirectory(prefix="shufflenetv2-demo-") as directory:
         uploads = Path(directory).resolve()

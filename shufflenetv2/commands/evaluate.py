@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 from ..description import Metrics
 from ..files import shown
 from ..package import progress_bar
-from .options import add_batch_size, add_device, add_json, add_max_pixels, add_plain, add_weights, add_workers
+from .options import (
+    add_batch_size,
+    add_device,
+    add_json,
+    add_max_pixels,
+    add_plain,
+    add_weights,
+    add_workers,
+    chosen_weights,
+)
 
 if TYPE_CHECKING:
     from ..builder import Weights
@@ -34,13 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..builder import build, resolve
+    from ..builder import build
     from ..counting import count_hits
     from ..devices import join
     from ..photos.folders import read_labelled
     from ..photos.transform import PhotoTransform
 
-    source = resolve(arguments.arch, arguments.weights)
+    source = chosen_weights(arguments)
     left_out: list[str] = []
     photos = read_labelled(arguments.directory, source.classes, left_out.append)
     with join(arguments.device) as group:

@@ -23,7 +23,7 @@ from ..network.formats.table import (
     Shape,
 )
 from ..package import require, sample_photos
-from .options import add_plain, add_weights, bounded, positive
+from .options import add_plain, add_weights, bounded, chosen_weights, positive
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,11 +60,11 @@ def size(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     import torch
 
-    from ..builder import build, resolve
+    from ..builder import build
 
     form = FORMATS[arguments.format]
     require(f"exporting to {arguments.format}", *form.to_write, *form.to_open)
-    weights = resolve(arguments.arch, arguments.weights)
+    weights = chosen_weights(arguments)
     output = arguments.output or Path(weights.arch + form.suffix)
     fixed, crop = arguments.fixed_batch, weights.preprocess.crop
     smallest = SMALLEST_WITH_SMALL_STEM if weights.small_stem else SMALLEST_SIZE

@@ -7,23 +7,35 @@ import argparse
 import difflib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..description import BATCH_SIZE, MAX_SIDE
+from ..files import expanded, read_regular, shown
 from ..photos.formats import MAX_PIXELS, MAX_PIXELS_COPIED
 from ..weights.manifest import DEFAULT_ARCH
+
+if TYPE_CHECKING:
+    from ..builder import Weights
+
+MAX_LABELS = 10_000_000  # bytes of a file of labels
 
 Number = TypeVar("Number", int, float)
 
 
-def add_weights(parser: argparse._ActionsContainer, more: str = "", default: str | None = "default") -> None:
-    """``--weights`` and ``--arch``, for ``builder.resolve``; ``more`` is said of the former."""
+def add_weights(
+    parser: argparse._ActionsContainer, more: str = "", default: str | None = "default", labelled: bool = True
+) -> None:
+    """``--weights``, ``--arch`` and ``--categories``, for ``chosen_weights``; ``more`` is said of the first."""
     parser.add_argument(
         "--weights",
         default=default,
         help=f"a name from `weights list`, or the path of a checkpoint{more}"
         + (" (default: %(default)s)" if default else ""),
     )
+    if labelled:
+        parser.add_argument(
+            "--categories", type=labels, metavar="FILE", help="the labels, one a line, for a checkpoint that has none"
+        )
     text = f"such as {DEFAULT_ARCH}, x1_0 or 1.0 (default: the one the weights are for, or {DEFAULT_ARCH})"
     parser.add_argument("--arch", type=arch, help=text)
 
@@ -37,6 +49,25 @@ def arch(text: str) -> str:
     if name not in SPECS:
         raise argparse.ArgumentTypeError(f"must be one of {', '.join(SPECS)}, got {text!r:.80}{guess(text, SPECS)}")
     return name
+
+
+def labels(text: str) -> list[str]:
+    """The lines of the file ``text``, in order."""
+    try:
+        lines = read_regular(expanded(text), MAX_LABELS).decode("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise argparse.ArgumentTypeError(f"must be a file of labels, one a line; {shown(text)}: {reason}") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return [line.strip() for line in lines]
+
+
+def chosen_weights(arguments: argparse.Namespace, **options: Any) -> "Weights":
+    """What ``--weights``, ``--arch`` and ``--categories`` say, for ``build``."""
+    from ..builder import resolve
+
+    return resolve(arguments.arch, arguments.weights, categories=arguments.categories, **options)
 
 
 def guess(text: str, names: Iterable[str]) -> str:

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", "folder for the results: best.pth is the model", metavar="RUN", required=True, type=Path)
     more = "; --epochs, --sizes, --lr and --workers may differ"
     add("--resume", "continue in RUN after its last whole epoch" + more, action="store_true")
-    add_weights(parser, ", to start from; or none")
+    add_weights(parser, ", to start from; or none", labelled=False)
     add("--small-stem", "conv1 of stride 1 and no max-pool, for photos of some 32 pixels (default: as the weights)",
         action="store_true")  # fmt: skip
     add("--freeze-backbone", "train the classifier alone", action="store_true")

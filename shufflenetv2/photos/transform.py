@@ -117,6 +117,7 @@ class PhotoTransform:
             turned already and still carry the tag.
         fast_decode: let the decoder of large JPEG photos make them smaller, down to twice ``preprocess.resize``:
             several times as fast, and no longer bit-equal.
+        batch: ``False`` takes one photo at a time, and gives ``(in_channels, crop, crop)``.
 
     Raises:
         ValueError: ``in_channels`` is neither 1 nor 3, or ``max_pixels`` no whole number above 0.
@@ -131,6 +132,7 @@ class PhotoTransform:
         max_pixels: int | None = None,
         upright: bool = True,
         fast_decode: bool = False,
+        batch: bool = True,
     ) -> None:
         if max_pixels is not None:
             pixel_limit(max_pixels)
@@ -144,6 +146,7 @@ class PhotoTransform:
         self.max_pixels = max_pixels
         self.upright = upright
         self.fast_decode = fast_decode
+        self.batch = batch
 
     def __repr__(self) -> str:
         return f"PhotoTransform({self.preprocess}, in_channels={self.in_channels})"
@@ -157,7 +160,8 @@ class PhotoTransform:
                 or another iterable of these, or a uint8 tensor ``(N, C, H, W)``. A list is flat.
 
         Returns:
-            ``float32 (N, in_channels, crop, crop)``, contiguous, on the CPU (tensors stay on their device).
+            ``float32 (N, in_channels, crop, crop)``, contiguous, on the CPU (tensors stay on their device); with
+            ``batch=False``, of one photo, ``(in_channels, crop, crop)``.
 
         Raises:
             ImageError: naming the photo that cannot be used, and which element of a list it is.
@@ -165,6 +169,12 @@ class PhotoTransform:
             ValueError: there are no photos, or the environment's bounds on photos are no numbers above 0.
         """
         elements = several(photos)
+        if not self.batch:
+            if elements is not None or (isinstance(photos, Tensor) and photos.dim() == 4):
+                raise TypeError(
+                    f"with batch=False this takes one photo, {KINDS}; make another with batch=True for several"
+                )
+            return self._one(photos)[0]
         if elements is None:
             return self._one(photos)
         images: list[Tensor] = []
@@ -236,7 +246,7 @@ class PhotoTransform:
         return images.sub_(per_channel[0].view(-1, 1, 1)).div_(per_channel[1].view(-1, 1, 1))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        settings = {"max_pixels": self.max_pixels, "upright": self.upright, "fast_decode": self.fast_decode}
+        settings = {name: getattr(self, name) for name in ("max_pixels", "upright", "fast_decode", "batch")}
         if made_by_hub() and self.reference:
             return *hub_call("preprocess", *self.reference, in_channels=self.in_channels), settings
         return type(self), (self.preprocess, self.in_channels, self.reference), settings
