@@ -136,9 +136,9 @@ class PhotoTransform:
     ) -> None:
         if max_pixels is not None:
             pixel_limit(max_pixels)
-        if in_channels not in (1, 3):
+        if type(in_channels) is not int or in_channels not in (1, 3):
             raise ValueError(
-                f"photos have 3 channels, or 1 if grey; in_channels={in_channels} needs your own transform"
+                f"photos have 3 channels, or 1 if grey; in_channels={in_channels!r:.80} needs your own transform"
             )
         self.preprocess = preprocess
         self.in_channels = in_channels
@@ -221,6 +221,10 @@ class PhotoTransform:
             raise ImageError(f"a photo tensor must have shape (3, H, W) or (N, 3, H, W), got {list(images.shape)}")
         if images.dtype is not torch.uint8:
             raise ImageError(f"a photo tensor must hold uint8 values from 0 to 255, got {images.dtype}")
+        if images.is_meta or images.layout is not torch.strided:
+            raise ImageError(
+                "a photo tensor must be dense and hold values, got one that is sparse or on the meta device"
+            )
         height, width = images.shape[-2:]
         check_size((width, height), pixel_limit(self.max_pixels), "the photo tensor")
         if images.shape[1] != self.in_channels:

@@ -26,6 +26,7 @@ from ..description import (
     take_flag,
 )
 from ..errors import ManifestError
+from ..files import shown
 from ..package import CATEGORIES, logger, manifest_path
 
 SCHEMA_VERSION = 1
@@ -108,7 +109,7 @@ def _parse_entry(raw: object, where: str) -> Entry:
     if not isinstance(raw, dict):
         raise ManifestError(f"{where}: must be an object, got a {type(raw).__name__}")
     name, arch = take(raw, "name", str, where), take(raw, "arch", str, where)
-    where = f"{where} ({arch}/{name})"
+    where = f"{where} ({shown(f'{arch}/{name}')})"
     demand(bool(_WEIGHTS_NAME.fullmatch(name)), where, "name", "lower case and end in a version, as in 'x_v1'", name)
     demand(arch.isidentifier(), where, "arch", "the name of an entry point", arch)
     demand(("urls" in raw) != ("path" in raw), where, "urls", "given, or 'path', but not both", sorted(raw))

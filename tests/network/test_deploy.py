@@ -168,6 +168,17 @@ def test_forward_features_can_be_recorded(record):
 
 
 @torch.inference_mode()
+def test_what_torch_compile_records_is_the_same_function(monkeypatch):
+    """Eagerly, with the branches that are taken while torch.compile records; it compiles in a slow test below."""
+    model, photos = randomised(TINY), images(2, 65, 97)
+    deployed = deploy(model)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: False)
+    assert layers.compiled_now()
+    assert relative_error(deployed(photos), model(photos)) < 1e-12
+
+
+@torch.inference_mode()
 def test_large_batches_go_through_in_pieces(monkeypatch):
     deployed = deploy(randomised(TINY))
     batches = []
@@ -177,6 +188,8 @@ def test_large_batches_go_through_in_pieces(monkeypatch):
     monkeypatch.setattr(layers, "PIXELS_AT_ONCE", 3 * 64 * 64)
     assert relative_error(deployed(photos), whole) < 1e-12
     assert batches == [7, 3, 3, 1]
+    deployed(photos[:4])
+    assert batches[4:] == [2, 2]
     assert deployed(photos[:0]).shape == (0, 11)
 
 

@@ -357,6 +357,11 @@ REFUSED: dict[str, tuple[Edit, str]] = {
         put(f"{BRANCH}.1", normalisation(track_running_stats=False)),
         r"branch2\.1: it keeps no running statistics",
     ),
+    "norm without variance": (at(f"{BRANCH}.1", setting(running_var=None)), "it keeps no running statistics"),
+    "narrower than the other half": (
+        all_of(put(f"{BRANCH}.5", convolution(6, 5, 1)), put(f"{BRANCH}.6", nn.Identity())),
+        r"stage3\.2\.branch2: it gives 5 channels, and the other half has 6",
+    ),
     "norm of other channels": (put(f"{BRANCH}.1", nn.BatchNorm2d(5)), r"branch2\.1: it normalises 5 channels"),
     "weight of another shape": (
         at("conv5.0", setting(weight=nn.Parameter(torch.randn(16, 20, 3, 3).double()))),

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -84,6 +86,49 @@ def test_generated_images_of_odd_sizes_equal_the_preset(preprocess: Preprocess) 
         assert torch.equal(ours(image), theirs(image)[None]), size
 
 
+SEEN = {  # Pillow's modes, the formats that keep them, and what a person sees of it in torchvision's terms
+    "RGB": ("PNG", "JPEG", "TIFF", "WEBP", "BMP"),
+    "L": ("PNG", "JPEG", "TIFF", "BMP", "GIF"),
+    "CMYK": ("JPEG", "TIFF"),
+    "P": ("PNG", "GIF", "BMP", "TIFF"),
+    "1": ("PNG", "BMP", "TIFF"),
+    "RGBA": ("PNG", "WEBP", "TIFF"),
+    "LA": ("PNG",),
+}
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(draw=st.data())
+def test_any_size_mode_and_orientation_equals_the_preset(draw: st.DataObject) -> None:
+    shorter, orientation = draw.draw(st.integers(1, 150)), draw.draw(st.integers(0, 9))
+    longer = draw.draw(st.integers(shorter, min(16 * shorter, 300)))
+    width, height = draw.draw(st.permutations([shorter, longer]))
+    mode = draw.draw(st.sampled_from([*SEEN]))
+    file_format = draw.draw(st.sampled_from(SEEN[mode]))
+    resize = draw.draw(st.integers(1, 160))
+    preprocess = replace(STANDARD, resize=resize, crop=draw.draw(st.integers(1, resize)))
+    image = generated(width, height, shorter, {"1": "L", "P": "RGB"}.get(mode, mode)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    tagged = {"exif": exif} if file_format in ("PNG", "JPEG", "WEBP", "TIFF") else {}
+    image.save(buffer, file_format, **tagged)
+
+    seen = Image.open(buffer)
+    seen.load()
+    if tagged and 2 <= orientation <= 8:
+        seen = ImageOps.exif_transpose(seen)
+    if "A" in mode:
+        white = Image.new("RGBA", seen.size, "white")
+        seen = Image.alpha_composite(white, seen.convert("RGBA"))
+    expected = torchvision_preset(preprocess)(seen.convert("RGB"))
+    got = PhotoTransform(preprocess)(buffer.getvalue())
+    if "A" in mode:  # the two ways to lay a picture on white round differently
+        assert (got - expected).abs().max() < 3 / 255 / min(preprocess.std)
+    else:
+        assert torch.equal(got, expected[None])
+
+
 @pytest.mark.parametrize("preprocess", PRESETS, ids=lambda each: f"{each.resize}-{each.crop}")
 @pytest.mark.parametrize("file", [CAT, COFFEE], ids=lambda each: each.name)
 def test_photographs_equal_the_preset(file: Path, preprocess: Preprocess) -> None:
@@ -152,6 +197,8 @@ def test_grey_input_uses_the_mean_statistics() -> None:
         (b"hello, this is text", ImageError, "no image of a known format"),
         (torch.zeros(3, 8, 8), ImageError, "uint8"),
         (torch.zeros(2, 8, 8, dtype=torch.uint8), ImageError, "shape"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8).to_sparse(), ImageError, "must be dense"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8, device="meta"), ImageError, "meta device"),
         (torch.zeros(8, dtype=torch.uint8).numpy(), ImageError, "fromarray"),
         (7, TypeError, "a photo is a path"),
         ([], ValueError, "empty"),

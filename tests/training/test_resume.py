@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from support.colours import ENVIRONMENT, SCRATCH, assert_equal, load, make_colours, train
 from support.processes import ROOT, run_python
 
@@ -277,15 +279,15 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-# Each attempt is a fork of a process that has imported everything and computed nothing.
+# Each attempt is a fork of a process that has imported everything and computed nothing. It is killed before a call into
+# the file system ("calls 12") or after a while ("seconds 0.4"), as the first argument lists; then one is left alone.
 KILLED = """
-import os, random, signal, sys, time
+import os, signal, sys, time
 import matplotlib.figure, torch, torchvision.transforms.v2
 from shufflenetv2 import files
 from shufflenetv2.__main__ import main
 import shufflenetv2.builder, shufflenetv2.training.run
-seed, run, *arguments = sys.argv[1:]
-choose = random.Random(int(seed))
+kills, run, *arguments = sys.argv[1:]
 torch.set_num_threads(1)
 
 def deadly(function, left):
@@ -296,27 +298,27 @@ def deadly(function, left):
         return function(*args, **options)
     return call
 
-kills = status = 0
-while True:
-    before_a_write = kills % 2 == 0
-    calls, seconds = choose.randint(1, 60), choose.uniform(0.05, 0.6) + 0.05 * kills
+killed = 0
+for kill in [*filter(None, kills.split(", ")), "never 0"]:
+    kind, _, when = kill.partition(" ")
     if not (child := os.fork()):
-        if before_a_write:
-            left = [calls]
+        if kind == "calls":
+            left = [int(when)]
             for name in ("open", "fsync", "replace", "close"):
                 setattr(os, name, deadly(getattr(os, name), left))
         resume = ["--resume"] * os.path.exists(run + "/last.pth")
         os._exit(main(["train", *arguments, "--output", run, *resume]))
-    if not before_a_write:
-        time.sleep(seconds)
+    if kind == "seconds":
+        time.sleep(float(when))
         os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status != -signal.SIGKILL:
         break
-    kills += 1
-print(kills)
+    killed += 1
+print(killed)
 sys.exit(status)
 """
+KILLS = st.one_of(st.integers(1, 60).map("calls {}".format), st.floats(0.05, 0.8).map("seconds {:.3f}".format))
 
 
 @pytest.mark.slow
@@ -324,8 +326,14 @@ def test_killed_anywhere_and_resumed_is_as_uninterrupted(tmp_path: Path) -> None
     data = make_colours(tmp_path / "data", 4)
     options = [str(data), *SCRATCH, "--epochs", "5", "--mixup", "0.2", "--trivial-augment"]
     assert train(data, tmp_path / "whole", *options[1:]) == 0
-    for seed in range(3):
-        run = tmp_path / f"run {seed}"
-        result = run_python(KILLED, str(seed), str(run), *options, cwd=ROOT, env=ENVIRONMENT)
-        assert int(result.stdout) >= 3
+    killed = []
+
+    @settings(max_examples=4, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+    @given(kills=st.lists(KILLS, min_size=2, max_size=6).map(", ".join))
+    def resumed(kills: str) -> None:
+        run = tmp_path / f"run {len(killed)}"
+        killed.append(int(run_python(KILLED, kills, str(run), *options, cwd=ROOT, env=ENVIRONMENT).stdout))
         assert_same_run(run, tmp_path / "whole")
+
+    resumed()
+    assert sum(killed) >= 6

@@ -1,6 +1,7 @@
 """No file puts anything into a model that was not checked; whatever is refused leaves the model as it was."""
 
 import io
+import json
 import logging
 import os
 import pickle
@@ -14,14 +15,17 @@ from typing import Any
 import pytest
 import torch
 import torchvision.models
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import json_edits
 from support.checkpoints import checkpoint_bytes, reference_model
 from support.fault_rows import fault
 from support.skips import needs_posix
 from torch import Tensor, nn
 
 from shufflenetv2 import entrypoints
-from shufflenetv2.description import Description, Metrics, Preprocess, to_json
-from shufflenetv2.errors import CheckpointError
+from shufflenetv2.description import Description, Metrics, Preprocess, parse_description, to_json
+from shufflenetv2.errors import CheckpointError, ManifestError
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.model import SPECS, ShuffleNetV2, Spec
 from shufflenetv2.weights import checkpoint as checkpoints
@@ -443,6 +447,52 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> StateDict:
 def test_a_description_comes_back(description: Description, described: StateDict) -> None:
     content = {**described, **to_json(description)}
     assert parse_checkpoint(checkpoint_bytes(content), "best.pth", SPECS).description == description
+
+
+LABELS = st.text(min_size=1, max_size=20).filter(lambda text: text.isprintable() and bool(text.strip()))
+NUMBERS = st.floats(-1000, 1000)
+DESCRIPTIONS = st.builds(
+    Description,
+    arch=st.sampled_from([*SPECS]),
+    in_channels=st.integers(1, 1024),
+    categories=st.lists(LABELS, min_size=1, max_size=5).map(tuple),
+    preprocess=st.builds(
+        lambda resize, crop, mean, std: Preprocess(max(resize, crop), min(resize, crop), "bilinear", mean, std),
+        *[st.integers(1, 2048)] * 2,
+        st.tuples(NUMBERS, NUMBERS, NUMBERS),
+        st.tuples(*[st.floats(0, 1000, exclude_min=True)] * 3),
+    ),
+    metrics=st.none()
+    | st.builds(
+        lambda dataset, accuracies, by: Metrics(dataset, min(accuracies), max(accuracies), by),
+        LABELS,
+        st.tuples(*[st.floats(0, 100)] * 2),
+        LABELS,
+    ),
+)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(description=DESCRIPTIONS)
+def test_any_description_comes_back(description: Description) -> None:
+    assert parse_description(json.loads(json.dumps(to_json(description))), SPECS, "best.pth") == description
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(raw=json_edits.edited(to_json(DESCRIPTION)))
+def test_after_any_edit_a_description_is_read_as_it_stands_or_refused(raw: dict[str, Any]) -> None:
+    said = ""
+    try:
+        description = parse_description(raw, SPECS, "best.pth")
+    except ManifestError as error:
+        said = str(error)
+    if said:
+        assert said.startswith("best.pth")
+        assert said.isprintable()
+        return
+    assert json_edits.says(to_json(description), raw)
+    assert 1 <= description.preprocess.crop <= description.preprocess.resize <= 2048
+    assert min(description.preprocess.std) > 0
 
 
 def change(*path: str, to: Any) -> Callable[[StateDict], StateDict]:

@@ -2,15 +2,19 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from support import json_edits
 from support.fault_rows import fault
 from support.processes import ROOT
 
 from shufflenetv2 import package
+from shufflenetv2.description import to_json
 from shufflenetv2.errors import ManifestError
 from shufflenetv2.network.model import SPECS
 from shufflenetv2.weights.manifest import load_manifest, parse_manifest, read_categories
@@ -150,6 +154,28 @@ ROW_31 = fault(31, "duplicate key or entry", "ManifestError")
 def test_a_malformed_manifest(text: str, message: str) -> None:
     with pytest.raises(ManifestError, match=message):
         parse_manifest(text)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(text=json_edits.edited(json.loads(TEXT)).map(json.dumps) | json_edits.edited_text(TEXT))
+def test_after_any_edit_it_is_read_as_it_stands_or_refused(text: str) -> None:
+    said = ""
+    try:
+        entries = parse_manifest(text)
+    except ManifestError as error:
+        said = str(error)
+    if said:
+        assert said.startswith("weights.json")
+        assert said.isprintable()
+        return
+    raw = json.loads(text)["entries"]
+    assert len(raw) == len(entries)
+    for entry, object in zip(entries, raw, strict=True):
+        assert json_edits.says(to_json(entry), object)
+        assert re.fullmatch("[0-9a-f]{64}", entry.sha256)
+        assert 1 <= entry.preprocess.crop <= entry.preprocess.resize <= 2048
+        assert "/" not in entry.file + (entry.path or "") + entry.categories
+        assert all(url.startswith("https://") for url in entry.urls)
 
 
 @fault(32, "unknown field", "ignored")
