@@ -4,81 +4,32 @@ After ``resolve`` nobody asks whether weights came from the manifest or from a f
 """
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from .description import FIRST_KEY, MAX_CHANNELS, MAX_CLASSES, STANDARD, Category, WeightsInfo, check_label
+from .description import MAX_CHANNELS, MAX_CLASSES, STANDARD, Category
 from .errors import CheckpointError, ManifestError
+from .naming import Weights as Weights
+from .naming import is_path as is_path
+from .naming import labelled
+from .naming import spelled as spelled
+from .network.adapt import adapt_head, adapt_input, count
+from .network.formats.table import format_of
 from .network.model import SPECS, ShuffleNetV2, spec_of
 from .package import logger
 from .saving import hang_on
 from .weights.checkpoint import Checkpoint, load, parse_checkpoint, read_checkpoint
-from .weights.manifest import ENUM, Entry, default_entry, find_entry, matching, read_categories
+from .weights.manifest import Entry, default_entry, find_entry, matching, read_categories
 from .weights.store import fetch
 
-
-@dataclass(frozen=True)
-class Weights(WeightsInfo):
-    """All that anyone asks of weights: what is known of them, and how to read them."""
-
-    local: bool  # whether reading them needs no network
-    read: Callable[
-        [bool], Checkpoint
-    ]  # progress -> the tensors, from verified bytes where the manifest vouches for them
-
-    @property
-    def info(self) -> WeightsInfo:
-        """Without the way to the tensors: a small value that can be copied and pickled."""
-        return WeightsInfo(**{each.name: getattr(self, each.name) for each in fields(WeightsInfo)})
-
-    @property
-    def reference(self) -> tuple[str, str]:
-        """Arguments from which ``resolve`` finds the same weights again."""
-        return self.arch, self.name
-
-    @property
-    def labels(self) -> list[str]:
-        """The names of the classes.
-
-        Raises:
-            CheckpointError: the weights have no classifier.
-        """
-        if not self.classes:
-            raise CheckpointError(
-                f"{self.title} has no classifier (fc.weight), so it knows no classes; it gives features: build the "
-                f"model with {self.arch}(weights=..., num_classes=0), or give it a new classifier with num_classes=N"
-            )
-        return [category.label for category in self.classes]
-
-
-def is_path(weights: object) -> bool:
-    """A PathLike, or a string with a separator or a suffix. A plain name or ``ARCH/NAME`` is not looked up on disk."""
-    if isinstance(weights, os.PathLike):
-        return True
-    if not isinstance(weights, str) or matching(weights) or ENUM.fullmatch(weights):
-        return False
-    head, _, name = weights.lower().partition("/")
-    if head in SPECS and Path(name).suffix == "" and "/" not in name:
-        return False
-    return "/" in weights or os.sep in weights or Path(weights).suffix != ""
-
-
-def spelled(weights: object) -> str:
-    """The name that ``weights`` is, or has; members of torchvision's enums have their class's besides."""
-    name = getattr(weights, "name", weights)
-    if ENUM.fullmatch(str(weights)):
-        return str(weights)
-    if not isinstance(name, str):
-        raise TypeError(
-            f"weights must be a name or a path, got {weights!r:.80} (a {type(weights).__name__}); "
-            "'default' takes the default weights"
-        )
-    return name
+if TYPE_CHECKING:
+    pass
 
 
 def resolve(
@@ -105,32 +56,16 @@ def resolve(
     if not is_path(weights):
         return labelled(from_entry(find_entry(arch, spelled(weights))), categories)
     assert isinstance(weights, (str, os.PathLike))
-    best = os.path.join(os.path.expanduser(weights), "best.pth")  # of the folder that `train` writes
-    found = _from_checkpoint(read_checkpoint(best if os.path.isfile(best) else weights, SPECS), described, categories)
+    form = format_of(Path(os.path.expanduser(weights)))
+    if form:
+        found = _from_export(form, os.fspath(weights), described, categories)
+    else:
+        best = os.path.join(os.path.expanduser(weights), "best.pth")  # of the folder that `train` writes
+        path = best if os.path.isfile(best) else weights
+        found = _from_checkpoint(read_checkpoint(path, SPECS), described, categories)
     if arch is not None and found.arch != arch:
         raise CheckpointError(f"{found.title} holds {found.arch}, not {arch}; load it with {found.arch}(weights=...)")
     return found
-
-
-def labelled(weights: Weights, categories: Iterable[str] | None) -> Weights:
-    """``weights`` that do not say their labels, with these.
-
-    Raises:
-        CheckpointError: they do say them, and others.
-        ValueError: there are not as many, or a label is not fit to print.
-    """
-    if categories is None:
-        return weights
-    labels = [*categories]
-    if isinstance(categories, str) or not all(isinstance(label, str) for label in labels):
-        raise TypeError(f"categories must be a list of labels, got {categories!r:.80}")
-    if len(labels) != weights.num_classes:
-        raise ValueError(f"{len(labels)} categories were given, and {weights.title} has {weights.num_classes} classes")
-    if not weights.classes:
-        return replace(weights, classes=tuple(Category(check_label(label, "categories")) for label in labels))
-    if labels != weights.labels:
-        raise CheckpointError(f"{weights.title} says its own categories, and those given differ; leave them out")
-    return weights
 
 
 def from_entry(entry: Entry) -> Weights:
@@ -149,6 +84,7 @@ def from_entry(entry: Entry) -> Weights:
         metrics=entry.metrics,
         local=entry.path is not None,
         read=partial(_read_entry, entry),
+        sha256=entry.sha256,
     )
 
 
@@ -185,6 +121,40 @@ def _from_checkpoint(checkpoint: Checkpoint, described: bool, categories: Iterab
         metrics=said.metrics if said else None,
         local=True,
         read=lambda progress: checkpoint,
+        sha256=checkpoint.sha256,
+    )
+    return labelled(weights, categories)
+
+
+def _from_export(form: str, where: str, described: bool, categories: Iterable[str] | None) -> Weights:
+    from .network.formats.opening import open_exported
+
+    network, inside = open_exported(form, where)
+    if isinstance(network, ShuffleNetV2):  # the file holds the tensors under their own keys
+        checkpoint = Checkpoint(network.state_dict(), inside.description, where, inside.sha256)
+        return replace(_from_checkpoint(checkpoint, described, categories), classes=inside.classes)
+
+    def refuse(progress: bool) -> Checkpoint:
+        raise CheckpointError(
+            f"{where} is an exported file, which classifies and has no tensors to load, train or export again; give "
+            f"the weights that it was made from, {inside.weights}"
+        )
+
+    said = inside.description
+    weights = Weights(
+        arch=said.arch,
+        name=os.path.abspath(os.path.expanduser(where)),
+        title=where,
+        num_classes=len(said.categories),
+        in_channels=said.in_channels,
+        small_stem=said.small_stem,
+        classes=inside.classes,
+        preprocess=said.preprocess,
+        metrics=said.metrics,
+        local=True,
+        read=refuse,
+        sha256=inside.sha256,
+        exported=network,
     )
     return labelled(weights, categories)
 
@@ -213,8 +183,8 @@ def build(
     Raises:
         CheckpointError: the weights are for the other stem.
     """
-    num_classes = _count("num_classes", num_classes, 0, MAX_CLASSES, weights.num_classes if weights else 1000)
-    in_channels = _count("in_channels", in_channels, 1, MAX_CHANNELS, weights.in_channels if weights else 3)
+    num_classes = count("num_classes", num_classes, 0, MAX_CLASSES, weights.num_classes if weights else 1000)
+    in_channels = count("in_channels", in_channels, 1, MAX_CHANNELS, weights.in_channels if weights else 3)
     if type(deploy) is not bool:
         raise TypeError(f"deploy is True or False, got {deploy!r:.80}")
     spec = spec_of(arch, _stem(weights, small_stem))
@@ -225,8 +195,8 @@ def build(
         with torch.device("meta"):
             model = ShuffleNetV2(spec, weights.num_classes, weights.in_channels)
         load(model, checkpoint)
-        _adapt_input(model, in_channels)
-        _adapt_head(model, num_classes)
+        adapt_input(model, in_channels)
+        adapt_head(model, num_classes)
         model.eval()
     own_head = weights is not None and num_classes == weights.num_classes
     hang_on(model, weights and weights.info, own_head=own_head)
@@ -250,40 +220,3 @@ def _stem(weights: Weights | None, small_stem: object) -> bool:
             f"another size; leave out small_stem={small_stem} (--small-stem)"
         )
     return bool(small_stem if said is None else said)
-
-
-def _count(name: str, value: object, least: int, most: int, default: int) -> int:
-    if value is None:
-        return default
-    if type(value) is not int:
-        raise TypeError(f"{name} is a whole number, got {value!r:.80} (a {type(value).__name__})")
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be from {least} to {most:,}, got {value}")
-    return value
-
-
-def _adapt_input(model: ShuffleNetV2, in_channels: int) -> None:
-    """Grey input sums the kernel over RGB; other counts repeat it and keep the response's magnitude."""
-    if in_channels == model.in_channels:
-        return
-    weight = model.get_parameter(FIRST_KEY).detach()
-    if in_channels == 1:
-        weight = weight.sum(1, keepdim=True)
-    else:
-        copies = -(-in_channels // model.in_channels)
-        weight = weight.repeat(1, copies, 1, 1)[:, :in_channels] * (model.in_channels / in_channels)
-    with torch.device("meta"):
-        spec = model.spec
-        convolution = nn.Conv2d(in_channels, spec.stem_channels, 3, spec.stem_stride, padding=1, bias=False)
-    convolution.weight = nn.Parameter(weight)
-    model.conv1[0] = convolution
-    logger.info("the first convolution was adapted from %d to %d channels", model.in_channels, in_channels)
-    model.in_channels = in_channels
-
-
-def _adapt_head(model: ShuffleNetV2, num_classes: int) -> None:
-    if num_classes == model.num_classes:
-        return
-    model.fc = nn.Linear(model.spec.head_channels, num_classes) if num_classes else nn.Identity()
-    logger.info("the classifier of %d classes was replaced by a new one of %d", model.num_classes, num_classes)
-    model.num_classes = num_classes

@@ -4,6 +4,7 @@ They stand in ``weights.json`` and inside the files that `train` writes, and are
 from outside.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -95,6 +96,31 @@ def to_json(value: Any) -> dict[str, Any]:
         }
 
     return asdict(value, dict_factory=plain)
+
+
+def parse_json(text: str, where: str) -> Any:
+    """``text`` read as JSON, in which no key stands twice and every number is one.
+
+    Raises:
+        ManifestError: it is no such JSON.
+    """
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ManifestError(f"{where}: the key {key!r} stands twice in one object; keep one")
+        return dict(pairs)
+
+    def no_constant(text: str) -> None:
+        raise ManifestError(f"{where}: {text} is not a number")
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
+    except ManifestError:
+        raise
+    except (ValueError, RecursionError) as error:  # also a number of more than 4300 digits
+        raise ManifestError(f"{where} is not JSON: {error}") from error
 
 
 def take(raw: Mapping[str, Any], key: str, kind: type[_T], where: str) -> _T:

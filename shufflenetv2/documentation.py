@@ -5,6 +5,7 @@ Assigned and not written as docstrings, since it must survive ``python -OO``.
 
 from . import __version__
 from .description import STANDARD
+from .network.formats.table import SERVED
 from .network.model import SPECS
 from .weights.manifest import DEFAULT_ARCH, default_entry, load_manifest
 
@@ -87,12 +88,14 @@ Model, preprocessing and labels behind one call: a photo in, its most likely lab
 
 Args:
     arch (str or None): one of {archs}; None takes the architecture of the weights, or {default}.
-    weights (str or path): the name of weights, "default", or the path of a checkpoint that `train` or `save` wrote; of
-        any other checkpoint of these networks with categories=.
+    weights (str or path): the name of weights, "default", or the path of a checkpoint that `train` or `save` wrote
+        or of a file that `export` wrote; of any other checkpoint of these networks with categories=.
     pretrained (bool): accepted for the habit's sake; a classifier always has weights.
     top (int): how many labels, from 1 up; at most as many as there are classes are returned.
     device (str, torch.device or None): where to compute; None is CUDA if there is one, else the CPU.
     deploy (bool): use the deploy form, the same function about twice as fast.
+    runtime (str): "torch", or in what else to compute: {runtimes}. A file for it is written
+        into the cache the first time, compared with the model, and used. An exported file runs in its own.
     categories (list of str or None): the labels in the order of the logits, for a checkpoint that does not say them.
     max_pixels (int or None): the most pixels of a photo; None is 120 million (50 million for formats that take more
         memory), or SHUFFLENETV2_MAX_PIXELS.
@@ -119,7 +122,7 @@ Example:
     >>> classify = torch.hub.load("{repo}", "classifier", trust_repo=True)
     >>> best = classify("images/cat.jpg")[0]
     >>> label, probability = best.label, best.probability
-""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH, repo=REPOSITORY)
+""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH, repo=REPOSITORY, runtimes=", ".join(SERVED))
 
 
 PREPROCESS = """\

@@ -76,6 +76,7 @@ def classifier(
     device: str | torch.device | None = None,
     deploy: bool = True,
     fast_decode: bool = False,
+    runtime: str = "torch",
     categories: Iterable[str] | None = None,
     max_pixels: int | None = None,
     upright: bool = True,
@@ -92,6 +93,7 @@ def classifier(
         deploy=deploy,
         max_pixels=max_pixels,
         upright=upright,
+        runtime=runtime,
         fast_decode=fast_decode,
         progress=progress,
     )

@@ -3,9 +3,10 @@
 import os
 import re
 import secrets
+import shutil
 import stat
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -78,6 +79,34 @@ def whole_file(
     finally:
         temporary.unlink(missing_ok=True)
     _flush_directory(path.parent)
+
+
+@contextmanager
+def whole_files(path: Path, parts: Sequence[Path]) -> Iterator[Path]:
+    """A new folder beside ``path``; ``parts`` of it take their places when the block ends without an error.
+
+    Args:
+        path: the file that users name, or the folder.
+        parts: where the files are to lie, the one that users name first; in the new folder they have the same names.
+
+    Yields:
+        What to write in place of ``path``.
+
+    Raises:
+        OSError: nothing is left behind, unless it comes while the parts are moved.
+    """
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(16)}.shufflenetv2-partial")
+    folder.mkdir()
+    try:
+        yield folder if path not in parts else folder / path.name
+        parts[0].parent.mkdir(exist_ok=True)
+        for part in reversed(parts):  # the named one last: who sees it, sees the others
+            with open(folder / part.name, "r+b") as file:
+                os.fsync(file.fileno())
+            os.replace(folder / part.name, part)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _flush_directory(parts[0].parent)
 
 
 def _flush_directory(directory: Path) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .builder import Weights, build, resolve
+from .builder import Weights, resolve
 from .description import BATCH_SIZE
 from .devices import choose_device
 from .errors import ImageError
+from .exporting import device_for, network_of
 from .package import hub_call, made_by_hub
 from .photos.ahead import read_ahead
 from .photos.transform import Photo, PhotoTransform, several
@@ -38,6 +39,7 @@ class Classifier:
         top: int = 5,
         device: str | torch.device | None = None,
         deploy: bool = True,
+        runtime: str = "torch",
         progress: bool = True,
         max_pixels: int | None = None,
         upright: bool = True,
@@ -47,10 +49,11 @@ class Classifier:
             raise ValueError(f"top must be an integer of at least 1, got {top!r:.80}")
         self.weights = weights
         self.top = top
-        self.device = choose_device(device)
+        self.device = choose_device(device_for(weights, runtime, device))
         self.deploy = deploy
         self.categories = weights.labels
-        self.model = build(weights.arch, weights, progress=progress, deploy=deploy).to(self.device)
+        self.runtime = runtime
+        self.model = network_of(weights, runtime=runtime, progress=progress, deploy=deploy).to(self.device)
         self.transform = PhotoTransform(
             weights.preprocess,
             weights.in_channels,
@@ -239,7 +242,8 @@ class Classifier:
         ]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kwargs = {"top": self.top, "device": str(self.device), "deploy": self.deploy, "progress": False}
+        kwargs = {"top": self.top, "device": str(self.device), "deploy": self.deploy, "runtime": self.runtime}
+        kwargs["progress"] = False
         if self.weights.local:  # a file that does not say its labels needs them again
             kwargs["categories"] = self.categories
         state = {"transform": self.transform}

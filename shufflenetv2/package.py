@@ -3,9 +3,11 @@
 A checkout, GitHub's archive, a wheel and the hub's private alias differ here and nowhere else.
 """
 
+import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -48,24 +50,43 @@ def sample_photos() -> list[Path]:
     return sorted((inside if inside.is_dir() else CHECKOUT / "images").glob("*.jpg"))
 
 
+def installed_version(name: str) -> str | None:
+    """The version of the package ``name``; ``None`` where its installation does not say."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+    return None
+
+
 def missing(requirements: Iterable[str]) -> list[str]:
     """Those of the ``requirements``, as pip takes them (``"pillow>=12.3"``), whose package is not installed."""
     modules = {each: each.partition(">")[0] for each in requirements}
     return [each for each, name in modules.items() if not importlib.util.find_spec({"pillow": "PIL"}.get(name, name))]
 
 
+def outdated(requirements: Iterable[str]) -> dict[str, str]:
+    """The installed versions of those of the ``requirements`` that ask for a later one."""
+    found = {each: installed_version(each.partition(">")[0]) or "" for each in requirements}
+    least = {each: each.partition(">=")[2].partition(",")[0] for each in requirements}
+    return {each: version for each, version in found.items() if version and _numbers(version) < _numbers(least[each])}
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3]]
+
+
 def require(purpose: str, *requirements: str) -> None:
     """Refuse to go on without optional packages.
 
     Raises:
-        ImportError: naming ``purpose``, the packages that are missing, and the line for pip.
+        ImportError: naming ``purpose``, the packages that are missing or too old, and the line for pip.
     """
-    lacking = missing(requirements)
-    if lacking:
+    lacking, old = missing(requirements), outdated(requirements)
+    if lacking or old:
         names = ", ".join(each.partition(">")[0] for each in lacking)
-        quoted = " ".join(f"'{each}'" if ">" in each else each for each in lacking)
-        are = "is" if len(lacking) == 1 else "are"
-        raise ImportError(f"{purpose} needs {names}, which {are} not installed; type: pip install {quoted}")
+        reasons = [f"{names}, which {'is' if len(lacking) == 1 else 'are'} not installed"] * bool(lacking)
+        reasons += [f"{each} (version {version} is installed)" for each, version in old.items() if each not in lacking]
+        quoted = " ".join(f"'{each}'" if ">" in each else each for each in dict.fromkeys((*lacking, *old)))
+        raise ImportError(f"{purpose} needs {' and '.join(reasons)}; type: pip install {quoted}")
 
 
 def limit(variable: str, default: float) -> float:

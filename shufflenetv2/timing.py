@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .description import STANDARD
 from .network.deploy import deploy
-from .network.formats.table import FORMATS, Shape
+from .network.formats.table import FORMATS, Plan, Shape
 from .network.model import SPECS, ShuffleNetV2
 from .photos.transform import PhotoTransform
 from .runtimes import GEMM_SIZE, IMAGE_SIZE, Task
@@ -101,7 +101,7 @@ def compiled(task: Task) -> Step:
 
 
 def onnxruntime(task: Task) -> Step:
-    import onnxruntime  # type: ignore[import-untyped]  # it has no stubs
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -124,7 +124,7 @@ def openvino(task: Task) -> Step:
 
 
 def write_onnx(task: Task, path: Path) -> None:
-    FORMATS["onnx"].write(network(task), Shape(2, 3, IMAGE_SIZE, dynamic=True), {}, path)
+    FORMATS["onnx"].write(network(task), Plan(Shape(2, 3, IMAGE_SIZE, dynamic=True)), {}, path)
 
 
 def cuda(task: Task) -> Step:

@@ -6,8 +6,8 @@ import graphlib
 from support.processes import ROOT
 
 FLOORS = (
-    "package errors files devices description graphs transport", "network weights photos", "saving", "builder stream",
-    "inference counting runtimes", "timing training", "documentation",
+    "package errors files devices description graphs transport", "network weights photos", "saving naming",
+    "builder stream", "exporting", "inference counting runtimes", "timing training", "documentation",
     "entrypoints commands", "__init__ __main__",
 )  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from ..files import shown
 from ..package import progress_bar
-from .options import add_batch_size, add_device, add_json, add_max_pixels, add_weights, chosen_weights, positive
+from .options import (
+    add_batch_size,
+    add_device,
+    add_json,
+    add_max_pixels,
+    add_runtime,
+    add_weights,
+    chosen_weights,
+    positive,
+)
 
 if TYPE_CHECKING:
     from ..stream import Result
@@ -20,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=positive, default=5, help="how many labels a photo (default: %(default)s)")
     add_batch_size(parser)
     add_device(parser)
+    add_runtime(parser)
     add_max_pixels(parser)
     add_json(parser, "one JSON object a line, one line a photo")
 
@@ -31,7 +41,13 @@ def run(arguments: argparse.Namespace) -> int:
     left_out: list[str] = []
     paths = find_photos(arguments.photos, left_out.append)
     source = chosen_weights(arguments)
-    classifier = Classifier(source, top=arguments.top, device=arguments.device, max_pixels=arguments.max_pixels)
+    classifier = Classifier(
+        source,
+        top=arguments.top,
+        device=arguments.device,
+        runtime=arguments.runtime,
+        max_pixels=arguments.max_pixels,
+    )
     failed = 0
     shows = len(paths) > 1 and sys.stderr.isatty()
     with progress_bar(len(paths), "photo", shown=shows) as bar:

@@ -20,6 +20,7 @@ from .options import (
     add_json,
     add_max_pixels,
     add_plain,
+    add_runtime,
     add_weights,
     add_workers,
     chosen_weights,
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_batch_size(parser)
     add_workers(parser)
     add_device(parser)
+    add_runtime(parser)
     add_plain(parser)
     add_max_pixels(parser)
     parser.add_argument("--skip-bad", action="store_true", help="count photos that cannot be used, and go on")
@@ -43,17 +45,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..builder import build
     from ..counting import count_hits
     from ..devices import join
+    from ..exporting import device_for, network_of
     from ..photos.folders import read_labelled
     from ..photos.transform import PhotoTransform
 
     source = chosen_weights(arguments)
     left_out: list[str] = []
     photos = read_labelled(arguments.directory, source.classes, left_out.append)
-    with join(arguments.device) as group:
-        model = build(source.arch, source, progress=group.leads, deploy=not arguments.plain).to(group.device)
+    with join(device_for(source, arguments.runtime, arguments.device)) as group:
+        model = network_of(source, runtime=arguments.runtime, progress=group.leads, deploy=not arguments.plain)
+        model.to(group.device)
         transform = PhotoTransform(source.preprocess, source.in_channels, max_pixels=arguments.max_pixels)
         start = time.perf_counter()
         with progress_bar(len(photos), "photo", shown=None if group.leads else False) as bar:

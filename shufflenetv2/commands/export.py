@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import __version__
-from ..description import MAX_SIDE, to_json
-from ..errors import ExportError
-from ..files import whole_file
-from ..network.formats.table import (
-    FORMATS,
-    METADATA,
-    SMALLEST_SIZE,
-    SMALLEST_WITH_SMALL_STEM,
-    Format,
-    Shape,
-)
-from ..package import require, sample_photos
+from ..description import MAX_SIDE
+from ..errors import DatasetError
+from ..network.formats.table import FORMATS, PRECISIONS, SMALLEST_WITH_SMALL_STEM, Format
 from .options import add_plain, add_weights, bounded, chosen_weights, positive
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from ..builder import Weights
 
-# Of the largest logit. Runtimes add float32 numbers in other orders: through some 50 layers about 1e-6 is seen.
-TOLERANCE = 1e-4
-# What is compared is computed in one piece: at the end of the stem this many pixels take 1.6 GB.
-LARGEST_INPUT = 2**26
+LEAST_PHOTOS, PHOTOS = 100, 300  # to calibrate with; more are left out, evenly
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fixed-batch",
         type=positive,
         metavar="N",
-        help="allow no other input than N images of --size, for runtimes that ask for it (default: any batch and size)",
+        help="allow no other input than N images of --size, for runtimes that ask for it (default: any batch and size, "
+        f"but for {' and '.join(name for name, form in FORMATS.items() if not form.dynamic)} 1)",
+    )
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument("--precision", choices=PRECISIONS[:-1], default=PRECISIONS[0], help="default: %(default)s")
+    precision.add_argument(
+        "--int8", dest="precision", action="store_const", const="int8", help="8-bit integers; needs --calibrate"
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="DIR",
+        help=f"a folder of at least {LEAST_PHOTOS} photos such as will be classified ({PHOTOS} are taken): int8 gets "
+        "its ranges from them, and labels are compared on them",
     )
 
 
@@ -58,120 +54,70 @@ def size(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import torch
-
-    from ..builder import build
+    from ..exporting import Order, check_packages, shape_for, write
 
     form = FORMATS[arguments.format]
-    require(f"exporting to {arguments.format}", *form.to_write, *form.to_open)
+    if arguments.precision not in form.precisions:
+        able = ", ".join(name for name, each in FORMATS.items() if arguments.precision in each.precisions)
+        raise ValueError(f"{arguments.format} has no {arguments.precision}; there is {able}")
+    if arguments.precision == "int8" and not arguments.calibrate:
+        raise ValueError("--int8 needs --calibrate DIR: the ranges of its numbers are those that photos give")
+    check_packages(arguments.format, arguments.precision)
     weights = chosen_weights(arguments)
     output = arguments.output or Path(weights.arch + form.suffix)
-    fixed, crop = arguments.fixed_batch, weights.preprocess.crop
-    smallest = SMALLEST_WITH_SMALL_STEM if weights.small_stem else SMALLEST_SIZE
-    pixels = arguments.size or (crop if fixed else max(crop, smallest))
-    if pixels < smallest:
-        raise ValueError(f"--size {pixels} is too small for {weights.title}, which takes {smallest} pixels or more")
-    # Two images as an example: torch.export takes a dimension of one for a constant.
-    shape = Shape(fixed or 2, weights.in_channels, pixels, fixed is None, smallest)
-    if shape.batch * pixels**2 > LARGEST_INPUT:
-        raise ValueError(f"--fixed-batch {fixed} is too large: {fixed} images of {pixels}x{pixels} cannot be compared")
-    check_output(output)
-    with whole_file(output, form.suffix) as temporary:
-        model = build(weights.arch, weights, deploy=not arguments.plain)
-        with torch.inference_mode():
-            for line in export(model, weights, form, shape, temporary):
-                print(line)
-    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    shape = shape_for(form, weights, arguments.size, arguments.fixed_batch)
+    check_output(output, form)
+    photos = calibration_photos(arguments.calibrate, weights, shape.size) if arguments.calibrate else None
+    order = Order(weights, arguments.format, shape, arguments.precision, arguments.plain, photos)
+    for line in write(order, output):
+        print(line)
+    files = form.files(output)
+    print(f"{output}: {arguments.precision}, {sum(file.stat().st_size for file in files) / 1e6:.2f} MB")
     return 0
 
 
-def check_output(output: Path) -> None:
-    if output.is_dir():
+def check_output(output: Path, form: Format) -> None:
+    if output.is_dir() and not form.folder:
         raise IsADirectoryError(f"{output} is a directory; -o takes the name of the file to write")
-    if output.exists() and not output.is_file():
+    if output.exists() and not (output.is_file() or output.is_dir()):
         raise FileExistsError(f"{output} is a pipe, a socket or a device; -o takes the name of a file")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"there is no directory {output.parent} to write {output.name} into")
+    if form.folder:
+        others = [each.name for each in output.iterdir() if each.name not in form.parts] if output.is_dir() else []
+        if output.is_file() or others:
+            raise FileExistsError(f"{output} is no folder of an earlier export; -o takes the name of a new folder")
+    elif not output.name.lower().endswith(form.suffix):
+        raise ValueError(f"{output} must end in {form.suffix}: by its suffix the file is known when it is opened")
 
 
-def export(model: nn.Module, weights: Weights, form: Format, shape: Shape, path: Path) -> Iterator[str]:
-    """Write ``model`` to ``path``, read it back and compare.
-
-    Yields:
-        What was compared and how much it differed.
+def calibration_photos(folder: Path, weights: Weights, pixels: int) -> Tensor:
+    """Photos of ``folder``, evenly chosen and preprocessed: ``float32 (N, C, crop, crop)``.
 
     Raises:
-        ExportError: it could not be written or read, or the outputs differ by more than ``TOLERANCE``.
-        OSError: the file cannot be written.
+        DatasetError: there are too few, or the file is to take other images than the preprocessing gives.
+        ImageError: naming one that cannot be used.
     """
     import torch
 
-    metadata = metadata_of(weights)
-    advice = "; with --fixed-batch N it need not allow every batch and size" if shape.dynamic else ""
-    with told(f"torch {torch.__version__} cannot write this network", advice, RuntimeError):  # the exporters' own
-        form.write(model, shape, metadata, path)
-    with told("what was written cannot be read"):
-        network, found = form.open(path)
-    if {key: found.get(key) for key in metadata} != metadata:
-        raise ExportError("the categories and preprocessing came back altered; nothing was written")
-    for name, images in trials(weights, shape):
-        expected = model(images)
-        with told(f"on {name} the written file fails"):
-            got = network(images)
-        largest = float(expected.abs().max())
-        difference = float((got - expected).abs().max()) if got.shape == expected.shape else float("inf")
-        if not difference <= TOLERANCE * largest:
-            raise ExportError(
-                f"on {name} the written file gives {tuple(got.shape)}, up to {difference:.3g} away from the model's "
-                f"{tuple(expected.shape)}, where {TOLERANCE * largest:.3g} is allowed; nothing was written"
-            )
-        yield f"{name}: largest difference {difference:.2g}, largest logit {largest:.3g}"
+    from ..photos.ahead import read_ahead
+    from ..photos.listing import find_photos
+    from ..photos.transform import PhotoTransform
 
-
-@contextmanager
-def told(what: str, advice: str = "", kind: type[Exception] = Exception) -> Iterator[None]:
-    """Every exporter and runtime raises errors of its own; the first line of theirs is kept."""
-    try:
-        yield
-    except kind as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise ExportError(f"{what}: {reason}{advice}; nothing was written") from error
-
-
-def metadata_of(weights: Weights) -> dict[str, str]:
-    import torch
-
-    values = {
-        "arch": weights.arch,
-        "weights": Path(weights.name).name,
-        "categories": weights.labels,
-        "preprocess": to_json(weights.preprocess),
-        "producer": f"shufflenetv2 {__version__}, torch {torch.__version__}",
-    }
-    return {key: json.dumps(values[key], ensure_ascii=False) for key in METADATA}
-
-
-def trials(weights: Weights, shape: Shape) -> Iterator[tuple[str, Tensor]]:
-    """Inputs to compare on: random ones in every shape that is promised, and a photo."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(shape.batch, shape.size, shape.size)]
-    if shape.dynamic:
-        shapes += [
-            (1, shape.smallest, shape.smallest),
-            (1, shape.size, shape.size),
-            (3, shape.size + 13, shape.size + 32),
-        ]
-    for batch, height, width in shapes:
-        images = torch.randn(batch, shape.channels, height, width, generator=generator)
-        yield f"random input {tuple(images.shape)}", images
-    sample = next(iter(sample_photos()), None)
-    if sample and shape.channels in (1, 3):
-        from ..photos.transform import PhotoTransform
-
-        photo = PhotoTransform(weights.preprocess, shape.channels)(sample)
-        if shape.dynamic or photo.shape[-1] == shape.size:
-            yield f"the photo {sample.name}", photo.expand(shape.batch, -1, -1, -1).contiguous()
-            return
-    print("no sample photo of this size or these channels at hand: compared on random input alone", file=sys.stderr)
+    if pixels != weights.preprocess.crop:
+        raise DatasetError(f"photos come as {weights.preprocess.crop}x{weights.preprocess.crop}; leave --size out")
+    paths = find_photos([folder]) if folder.is_dir() else []
+    if len(paths) < LEAST_PHOTOS:
+        raise DatasetError(
+            f"--calibrate {folder}: {len(paths)} photos were found there, at least {LEAST_PHOTOS} are needed: with "
+            "fewer, the ranges of int8 depend on chance"
+        )
+    step = max(len(paths) / PHOTOS, 1.0)
+    chosen = [paths[int(index * step)] for index in range(min(len(paths), PHOTOS))]
+    images = []
+    for batch in read_ahead(chosen, PhotoTransform(weights.preprocess, weights.in_channels)):
+        for _, image in batch:
+            if isinstance(image, Exception):
+                raise image
+            images.append(image)
+    return torch.cat(images)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..description import BATCH_SIZE, MAX_SIDE
 from ..files import expanded, read_regular, shown
+from ..network.formats.table import SERVED
 from ..photos.formats import MAX_PIXELS, MAX_PIXELS_COPIED
 from ..weights.manifest import DEFAULT_ARCH
 
@@ -29,7 +30,7 @@ def add_weights(
     parser.add_argument(
         "--weights",
         default=default,
-        help=f"a name from `weights list`, or the path of a checkpoint{more}"
+        help=f"a name from `weights list`, or the path of a checkpoint or an exported file{more}"
         + (" (default: %(default)s)" if default else ""),
     )
     if labelled:
@@ -78,6 +79,16 @@ def guess(text: str, names: Iterable[str]) -> str:
 
 def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--device", help="for example cpu or cuda:0 (default: CUDA if there is one)")
+
+
+def add_runtime(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--runtime",
+        choices=("torch", *SERVED),
+        default="torch",
+        help="in what the network computes; but for torch, a file for it is written into the cache the first time "
+        "(default: %(default)s, an exported file's own)",
+    )
 
 
 def add_batch_size(parser: argparse._ActionsContainer, default: int = BATCH_SIZE) -> None:

@@ -5,10 +5,11 @@ A checkpoint is either a plain state dict under torchvision's keys, or the self-
 "state_dict"}``, all of plain types. Both load with ``weights_only=True``; nothing here ever loads without it.
 """
 
+import hashlib
 import io
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Checkpoint:
     state_dict: dict[str, Tensor]
     description: Description | None
     where: str
+    sha256: str = ""  # of the file, where it is a user's own
 
     @property
     def num_classes(self) -> int:
@@ -95,7 +97,7 @@ def read_checkpoint(path: str | os.PathLike[str], archs: Mapping[str, object]) -
     if len(data) > MAX_BYTES:
         raise CheckpointError(f"{where} is larger than {MAX_BYTES:,} bytes: no checkpoint of this network is")
     logger.info("%s is not in the manifest: its bytes were not verified", where)
-    return parse_checkpoint(data, where, archs)
+    return replace(parse_checkpoint(data, where, archs), sha256=hashlib.sha256(data).hexdigest())
 
 
 def load_plain(data: bytes, where: str, *, verified: bool = False) -> Any:

@@ -5,7 +5,6 @@ The sha256 of every weights file is trusted from here, so nothing (no variable, 
 
 import difflib
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ..description import (
     Preprocess,
     check_label,
     demand,
+    parse_json,
     parse_metrics,
     parse_preprocess,
     take,
@@ -137,18 +137,6 @@ def _parse_entry(raw: object, where: str) -> Entry:
     )
 
 
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ManifestError(f"weights.json: the key {key!r} stands twice in one object; keep one")
-    return dict(pairs)
-
-
-def _no_constant(text: str) -> None:
-    raise ManifestError(f"weights.json: {text} is not a number")
-
-
 def _check_across(entries: tuple[Entry, ...]) -> None:
     for field in ("arch/name", "file"):
         keys = [entry.file.lower() if field == "file" else str(entry) for entry in entries]
@@ -167,12 +155,7 @@ def parse_manifest(text: str) -> tuple[Entry, ...]:
     Raises:
         ManifestError: naming the entry and the field.
     """
-    try:
-        raw = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    except ManifestError:
-        raise
-    except (ValueError, RecursionError) as error:  # also a number of more than 4300 digits
-        raise ManifestError(f"weights.json is not JSON: {error}") from error
+    raw = parse_json(text, "weights.json")
     if not isinstance(raw, dict):
         raise ManifestError(f"weights.json must hold an object, got a {type(raw).__name__}")
     version = take(raw, "schema_version", int, "weights.json")

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from shufflenetv2 import builder, package
+from shufflenetv2 import exporting, package
 from shufflenetv2.__main__ import main
 from shufflenetv2.description import Description, Preprocess
-from shufflenetv2.network.formats import pytorch
+from shufflenetv2.network.formats import program
 from shufflenetv2.network.formats.table import FORMATS, Format
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.weights.checkpoint import write_checkpoint
@@ -82,7 +82,7 @@ class Spoiled(Format):
     told: Callable[[dict[str, str]], dict[str, str]] = lambda metadata: metadata
     bytes_kept: int | None = None
 
-    def write(self, model, shape, metadata, path):
+    def write(self, model, plan, metadata, path):
         torch.save((model, metadata), path)
         path.write_bytes(path.read_bytes()[: self.bytes_kept])
 
@@ -126,7 +126,7 @@ SPOILS = {
 
 
 def spoiled_export(monkeypatch, checkpoint, output, *arguments, **spoil) -> int:
-    monkeypatch.setitem(FORMATS, "torch-export", Spoiled(".pt2", "pytorch", "", "", **spoil))
+    monkeypatch.setitem(FORMATS, "torch-export", Spoiled((".pt2",), "program", "torch", **spoil))
     call = ["export", "--format", "torch-export", "-o", str(output), "--weights", str(checkpoint), *arguments]
     return main(call)
 
@@ -156,7 +156,7 @@ def test_what_torch_cannot_write(checkpoint, tmp_path, capsys, monkeypatch):
     def refuse(*arguments):
         raise RuntimeError("Constraints violated (height)!\nFor more information, ask someone else.")
 
-    monkeypatch.setattr(pytorch, "write_program", refuse)
+    monkeypatch.setattr(program, "write", refuse)
     arguments = ["export", "--format", "torch-export", "-o", str(tmp_path / "m.pt2"), "--weights", str(checkpoint)]
     assert main(arguments) == 1
     told = capsys.readouterr().err
@@ -172,7 +172,7 @@ def test_missing_packages_come_with_the_pip_line(monkeypatch, capsys):
     assert main(["export", "--format", "onnx"]) == 1
     assert capsys.readouterr().err == (
         "shufflenetv2: error: exporting to onnx needs onnx, onnxscript, onnxruntime, which are not installed; "
-        "type: pip install 'onnx>=1.19' 'onnxscript>=0.5.4' 'onnxruntime>=1.23'\n"
+        "type: pip install 'onnx>=1.19' 'onnxscript>=0.5.4' 'onnxruntime>=1.25'\n"
     )
 
 
@@ -185,7 +185,8 @@ def test_missing_packages_come_with_the_pip_line(monkeypatch, capsys):
         ("absent/network.pt2", "there is no directory absent"),
         ("file/network.pt2", "there is no directory file"),
         ("pipe", "pipe is a pipe, a socket or a device"),
-        ("n" * 300, "File name too long"),
+        ("n" * 300 + ".pt2", "File name too long"),
+        ("network.onnx", "network.onnx must end in .pt2"),
         ("locked/network.pt2", "Permission denied"),
     ],
 )
@@ -195,15 +196,15 @@ def test_the_output_is_tried_before_the_work(output, told, checkpoint, tmp_path,
     (tmp_path / "locked").mkdir()
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
-    create = os.open
+    create = os.mkdir
 
     def locked(path, *arguments, **options):  # root may write anywhere
         if Path(path).parent.name == "locked":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return create(path, *arguments, **options)
 
-    monkeypatch.setattr(os, "open", locked)
-    monkeypatch.setattr(builder, "build", lambda *arguments, **options: pytest.fail("the model was built"))
+    monkeypatch.setattr(os, "mkdir", locked)
+    monkeypatch.setattr(exporting, "build", lambda *arguments, **options: pytest.fail("the model was built"))
     assert main(["export", "--format", "torch-export", "-o", output, "--weights", str(checkpoint)]) == 1
     error = capsys.readouterr().err
     assert told in error

@@ -10,16 +10,18 @@ import torch
 from conftest import ROOT, run_python
 
 from shufflenetv2.network.deploy import deploy
-from shufflenetv2.network.formats.table import FORMATS, Shape
+from shufflenetv2.network.formats.table import FORMATS, Plan, Shape
 from shufflenetv2.network.model import ShuffleNetV2, Spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_the_extra_installs_what_the_table_needs() -> None:
+def test_the_extra_of_a_format_installs_what_it_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = {each for form in FORMATS.values() for each in (*form.to_write, *form.to_open)}
-    assert set(project["optional-dependencies"]["export"]) == needed
+    extras = project["optional-dependencies"]
+    for name, form in FORMATS.items():
+        assert set(extras.get(name, ())) == {*form.to_write, *form.to_open}
+        assert set(form.to_quantise) <= set(extras["int8"])
 
 
 def test_a_format_is_imported_when_it_is_used() -> None:
@@ -41,7 +43,7 @@ def test_onnx_graph(dynamo, tmp_path):
     path = tmp_path / "network.onnx"
     shape = Shape(2, 3, 64, dynamic=True)
     if dynamo:
-        FORMATS["onnx"].write(model, shape, {}, path)
+        FORMATS["onnx"].write(model, Plan(shape), {}, path)
     else:
         axes = {"images": {0: "batch", 2: "height", 3: "width"}}
         torch.onnx.export(

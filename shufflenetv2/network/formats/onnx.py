@@ -13,31 +13,63 @@ import torch
 from torch import Tensor, nn
 
 from ..deploy_form import DeployedShuffleNetV2
-from .table import Network, Shape
+from .table import Network, Plan
 
 BLOCK = 16
 
 
-def write_onnx(model: nn.Module, shape: Shape, metadata: dict[str, str], path: Path) -> None:
+def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) -> None:
     import onnx
 
     torch.onnx.export(
         pad_channels(model) if isinstance(model, DeployedShuffleNetV2) else model,
-        (shape.example(),),
+        (plan.shape.example(),),
         path,
         input_names=["images"],
         output_names=["logits"],
-        dynamic_shapes=shape.constraints(),
+        dynamic_shapes=plan.shape.constraints(),
         external_data=False,
         verbose=False,
     )
+    if plan.precision == "int8":
+        quantise(path, plan.calibration)
     exported = onnx.load(path)
+    if plan.precision == "float16":
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        exported = convert_float_to_float16(exported, keep_io_types=True)
     onnx.helper.set_model_props(exported, metadata)
     onnx.save(exported, path)
 
 
-def open_onnx(path: Path) -> tuple[Network, dict[str, str]]:
-    import onnxruntime  # type: ignore[import-untyped]  # it has no stubs
+def quantise(path: Path, calibration: Tensor | None) -> None:
+    """Make an int8 file of the float32 one: per channel, min-max, the first convolution and the classifier in float."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    assert calibration is not None
+    batches = iter(torch.split(calibration, 1))
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, object] | None:
+            images = next(batches, None)
+            return None if images is None else {"images": images.numpy()}
+
+    nodes = [node for node in onnx.load(path).graph.node if node.op_type in ("Conv", "Gemm")]
+    quantize_static(
+        path,
+        path,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=[nodes[0].name, nodes[-1].name],
+    )
+
+
+def open(path: Path) -> tuple[Network, dict[str, str]]:
+    import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map

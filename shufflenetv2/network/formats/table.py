@@ -1,9 +1,15 @@
-"""The formats that a network can be written to and opened from, one row each, and what they share."""
+"""The formats that a network can be written to and opened from, one row each, and what they share.
+
+Nothing else in the package knows their names: a new one is a module with ``write`` and ``open``, a row here, and its
+packages in pyproject.toml.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,15 +17,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...package import require
+
 if TYPE_CHECKING:  # `export --help` need not wait for torch
     import torch
     from torch import Tensor, nn
 
 SMALLEST_SIZE = 33  # at 32 the last stage has one pixel, and torch.export takes that for a constant
 SMALLEST_WITH_SMALL_STEM = 9  # as above, at 8
-METADATA = ("arch", "weights", "categories", "preprocess", "producer")  # beside the network, each as JSON
+HALF = ("bfloat16", "float16")
+PRECISIONS = ("float32", *HALF, "int8")
 
-Network = Callable[["Tensor"], "Tensor"]  # images (N, C, H, W) -> logits
+Network = Callable[["Tensor"], "Tensor"]  # float32 images (N, C, H, W), contiguous, on the CPU -> float32 logits
 
 
 @dataclass(frozen=True)
@@ -50,55 +59,154 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Format:
-    """One row; ``module`` has the functions named ``writer`` and ``opener``, and is imported when one is called."""
+class Plan:
+    """What is written: for which input, in which precision; and for int8 the images that its ranges come from."""
 
-    suffix: str
+    shape: Shape
+    precision: str = "float32"
+    calibration: Tensor | None = None  # float32 (N, C, size, size), preprocessed
+
+
+@dataclass(frozen=True)
+class Format:
+    """One row. The functions ``write`` and ``open`` are those of ``module``, which is imported when one is called."""
+
+    parts: tuple[str, ...]  # suffixes of its files, the one that users name first; in a folder their names
     module: str  # beside this one
-    writer: str  # (model, shape, metadata, path)
-    opener: str  # path -> (network, metadata)
+    runtime: str  # what opens it
     to_write: tuple[str, ...] = ()  # packages beyond torch, as pip takes them
     to_open: tuple[str, ...] = ()
+    to_quantise: tuple[str, ...] = ()  # besides those
+    precisions: tuple[str, ...] = ("float32",)
+    dynamic: bool = True  # whether one file can take any batch and size
+    folder: bool = False
+    plain: bool = False  # it holds the network as it was trained, never its deploy form
+    marker: str = ""  # a file inside, where other files with this suffix are something else
 
-    def write(self, model: nn.Module, shape: Shape, metadata: dict[str, str], path: Path) -> None:
-        """Write a network in eval mode, and ``metadata`` (keys of ``METADATA``) beside it.
+    @property
+    def suffix(self) -> str:
+        return "" if self.folder else self.parts[0]
+
+    def files(self, path: Path) -> list[Path]:
+        """The files that belong to ``path``, the one that users name (for a folder, those in it)."""
+        if self.folder:
+            return [path / part for part in self.parts]
+        stem = path.name[: len(path.name) - len(self.suffix)]
+        return [path.with_name(stem + part) for part in self.parts]
+
+    def matches(self, path: Path) -> bool:
+        """Whether ``path`` is, by its name and outline, a file of this format (for a folder, it or one in it)."""
+        if self.folder:
+            return path.name in self.parts or (path.is_dir() and all((path / name).is_file() for name in self.parts))
+        if not path.name.lower().endswith(self.suffix):
+            return False
+        return not self.marker or self.marker in _inside(path)
+
+    def write(self, model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) -> None:
+        """Write a network in eval mode, and ``metadata`` (keys of ``described.KEYS``, as JSON) beside it.
 
         Raises:
-            ValueError: the format cannot promise this ``shape``.
+            ValueError: the format cannot promise this shape.
             RuntimeError: the exporter cannot write this network.
         """
         with _quiet():
-            self._function(self.writer)(model, shape, metadata, path)
+            self._module.write(model, plan, metadata, path)
 
     def open(self, path: Path) -> tuple[Network, dict[str, str]]:
-        """What ``write`` wrote: the network, to be called on float32 images on the CPU, and the metadata."""
+        """What ``write`` wrote: the network, and the metadata.
+
+        Raises:
+            ImportError: the runtime is not installed; the message has the pip line.
+            Exception: whatever the runtime raises about a file that it cannot read.
+        """
+        require(f"opening {path.name}", *self.to_open)
         with _quiet():
-            opened: tuple[Network, dict[str, str]] = self._function(self.opener)(path)
+            opened: tuple[Network, dict[str, str]] = self._module.open(path)
         return opened
 
-    def _function(self, name: str) -> Callable[..., Any]:
-        function: Callable[..., Any] = getattr(import_module(f".{self.module}", __package__), name)
-        return function
+    @property
+    def _module(self) -> Any:
+        return import_module(f".{self.module}", __package__)
 
 
 FORMATS = {
     "onnx": Format(
-        ".onnx", "onnx", "write_onnx", "open_onnx", ("onnx>=1.19", "onnxscript>=0.5.4"), ("onnxruntime>=1.23",)
+        parts=(".onnx",),
+        module="onnx",
+        runtime="onnxruntime",
+        to_write=("onnx>=1.19", "onnxscript>=0.5.4"),
+        to_open=("onnxruntime>=1.25",),  # before, int8 gives wrong answers where the processor has AMX
+        precisions=("float32", "float16", "int8"),
     ),
-    "torch-export": Format(".pt2", "pytorch", "write_program", "open_program"),
-    "torchscript": Format(".pt", "pytorch", "write_script", "open_script"),
+    "openvino": Format(
+        parts=(".xml", ".bin"),
+        module="openvino",
+        runtime="openvino",
+        to_open=("openvino>=2025.3",),
+        to_quantise=("nncf>=3",),
+        precisions=PRECISIONS,
+    ),
+    "ncnn": Format(
+        parts=(".ncnn.param", ".ncnn.bin", ".ncnn.json"),
+        module="ncnn",
+        runtime="ncnn",
+        to_write=("pnnx>=20260101",),
+        to_open=("ncnn>=1.0.20260101",),
+        precisions=("float32", "float16"),
+        dynamic=False,
+    ),
+    "executorch": Format(
+        parts=(".pte",),
+        module="executorch",
+        runtime="executorch",
+        to_open=("executorch>=1.5",),
+        precisions=("float32", "int8"),
+        dynamic=False,
+    ),
+    "torch-export": Format(
+        parts=(".pt2",), module="program", runtime="torch", precisions=("float32", *HALF), marker="archive_format"
+    ),
+    "torchscript": Format(
+        parts=(".pt",), module="script", runtime="torch", precisions=("float32", *HALF), marker="constants.pkl"
+    ),
+    "safetensors": Format(
+        parts=("config.json", "model.safetensors", "README.md"),
+        module="safetensors",
+        runtime="torch",
+        to_open=("safetensors>=0.5",),
+        precisions=("float32", *HALF),
+        folder=True,
+        plain=True,
+    ),
 }
+# Which format a runtime is given to compute weights that are no exported file.
+SERVED = {form.runtime: name for name, form in FORMATS.items() if form.runtime != "torch"}
+
+
+def format_of(path: Path) -> str | None:
+    """The name of the format that ``path`` is a file of; ``None``: of none, so that it may be a checkpoint."""
+    return next((name for name, form in FORMATS.items() if form.matches(path)), None)
+
+
+def _inside(path: Path) -> set[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {os.path.basename(name) for name in archive.namelist()}
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return set()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporters' own chatter: deprecations, and versions of packages they could also have used."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.utils._pytree", "nncf", "root")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

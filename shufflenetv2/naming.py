@@ -1,0 +1,97 @@
+"""How weights are named, and the value that a name becomes."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .description import Category, WeightsInfo, check_label
+from .errors import CheckpointError
+from .network.model import SPECS
+from .weights.checkpoint import Checkpoint
+from .weights.manifest import ENUM, matching
+
+if TYPE_CHECKING:
+    from .network.formats.described import ExportedNetwork
+
+
+@dataclass(frozen=True)
+class Weights(WeightsInfo):
+    """All that anyone asks of weights: what is known of them, and how to read them."""
+
+    local: bool  # whether reading them needs no network
+    # progress -> the tensors, from verified bytes where the manifest vouches for them
+    read: Callable[[bool], Checkpoint]
+    sha256: str  # of their file
+    exported: "ExportedNetwork | None" = None  # of a file for another runtime: it computes, and has no tensors to read
+
+    @property
+    def info(self) -> WeightsInfo:
+        """Without the way to the tensors: a small value that can be copied and pickled."""
+        return WeightsInfo(**{each.name: getattr(self, each.name) for each in fields(WeightsInfo)})
+
+    @property
+    def reference(self) -> tuple[str, str]:
+        """Arguments from which ``resolve`` finds the same weights again."""
+        return self.arch, self.name
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes.
+
+        Raises:
+            CheckpointError: the weights have no classifier.
+        """
+        if not self.classes:
+            raise CheckpointError(
+                f"{self.title} has no classifier (fc.weight), so it knows no classes; it gives features: build the "
+                f"model with {self.arch}(weights=..., num_classes=0), or give it a new classifier with num_classes=N"
+            )
+        return [category.label for category in self.classes]
+
+
+def is_path(weights: object) -> bool:
+    """A PathLike, or a string with a separator or a suffix. A plain name or ``ARCH/NAME`` is not looked up on disk."""
+    if isinstance(weights, os.PathLike):
+        return True
+    if not isinstance(weights, str) or matching(weights) or ENUM.fullmatch(weights):
+        return False
+    head, _, name = weights.lower().partition("/")
+    if head in SPECS and Path(name).suffix == "" and "/" not in name:
+        return False
+    return "/" in weights or os.sep in weights or Path(weights).suffix != ""
+
+
+def spelled(weights: object) -> str:
+    """The name that ``weights`` is, or has; members of torchvision's enums have their class's besides."""
+    name = getattr(weights, "name", weights)
+    if ENUM.fullmatch(str(weights)):
+        return str(weights)
+    if not isinstance(name, str):
+        raise TypeError(
+            f"weights must be a name or a path, got {weights!r:.80} (a {type(weights).__name__}); "
+            "'default' takes the default weights"
+        )
+    return name
+
+
+def labelled(weights: Weights, categories: Iterable[str] | None) -> Weights:
+    """``weights`` that do not say their labels, with these.
+
+    Raises:
+        CheckpointError: they do say them, and others.
+        ValueError: there are not as many, or a label is not fit to print.
+    """
+    if categories is None:
+        return weights
+    labels = [*categories]
+    if isinstance(categories, str) or not all(isinstance(label, str) for label in labels):
+        raise TypeError(f"categories must be a list of labels, got {categories!r:.80}")
+    if len(labels) != weights.num_classes:
+        raise ValueError(f"{len(labels)} categories were given, and {weights.title} has {weights.num_classes} classes")
+    if not weights.classes:
+        return replace(weights, classes=tuple(Category(check_label(label, "categories")) for label in labels))
+    if labels != weights.labels:
+        raise CheckpointError(f"{weights.title} says its own categories, and those given differ; leave them out")
+    return weights

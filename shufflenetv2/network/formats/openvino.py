@@ -1,0 +1,63 @@
+"""OpenVINO (.xml with .bin), by way of torch.export; int8 by NNCF."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .described import KEYS
+from .table import Network, Plan
+
+HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
+SHAPES_AT_ONCE = 4  # a program is compiled for each shape of input that comes: faster than one for all shapes
+
+
+def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) -> None:
+    import openvino
+
+    program = torch.export.export(model, (plan.shape.example(),), dynamic_shapes=plan.shape.constraints())
+    converted = openvino.convert_model(program)
+    converted.inputs[0].get_tensor().set_names({"images"})
+    converted.outputs[0].get_tensor().set_names({"logits"})
+    if plan.precision == "int8":
+        converted = quantised(converted, plan.calibration)
+    for key, value in metadata.items():
+        converted.set_rt_info(value, ["shufflenetv2", key])
+    openvino.save_model(converted, path, compress_to_fp16=plan.precision in ("bfloat16", "float16"))
+
+
+def quantised(converted: Any, calibration: Tensor | None) -> Any:
+    import nncf
+
+    assert calibration is not None
+    images = [image.numpy() for image in torch.split(calibration, 1)]
+    return nncf.quantize(converted, nncf.Dataset(images), subset_size=len(images))
+
+
+def open(path: Path) -> tuple[Network, dict[str, str]]:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    metadata = {
+        key: str(model.get_rt_info(["shufflenetv2", key]).value)
+        for key in KEYS
+        if model.has_rt_info(["shufflenetv2", key])
+    }
+    precision = metadata.get("precision", "").strip('"')
+    # Said, since on some processors it would compute float32 in bfloat16.
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS.get(precision, "f32")}
+
+    @lru_cache(SHAPES_AT_ONCE)
+    def request(shape: tuple[int, ...]) -> Any:
+        fixed = model.clone()
+        fixed.reshape(list(shape))
+        return core.compile_model(fixed, "CPU", settings).create_infer_request()
+
+    def network(images: Tensor) -> Tensor:
+        [logits] = request(tuple(images.shape)).infer([images.numpy()], share_inputs=True).values()
+        return torch.from_numpy(logits.copy())
+
+    return network, metadata

@@ -1,0 +1,25 @@
+"""torch.export's programs (.pt2)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .described import KEYS
+from .half import in_precision
+from .table import Network, Plan
+
+
+def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) -> None:
+    shape = plan.shape
+    program = torch.export.export(
+        in_precision(model, plan.precision), (shape.example(),), dynamic_shapes=shape.constraints()
+    )
+    torch.export.save(program, path, extra_files=dict(metadata))
+
+
+def open(path: Path) -> tuple[Network, dict[str, str]]:
+    metadata: dict[str, Any] = dict.fromkeys(KEYS, "")
+    module = torch.export.load(path, extra_files=metadata).module()
+    return lambda images: module(images), metadata  # not the module itself, which has no other mode to be put into

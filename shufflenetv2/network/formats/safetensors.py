@@ -1,0 +1,106 @@
+"""A folder: config.json, model.safetensors and README.md, as timm and the Hugging Face Hub lay them out.
+
+The tensors are the plain network's under their own keys, so that the folder is a checkpoint like any other.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..model import SPECS, ShuffleNetV2, spec_of
+from .described import parse_metadata
+from .table import Network, Plan
+
+CARD = """\
+---
+library_name: shufflenetv2
+pipeline_tag: image-classification
+tags:
+- image-classification
+- shufflenet
+- pytorch
+license: other
+{datasets}---
+
+# {arch}
+
+ShuffleNet V2 (Ma, Zhang, Zheng, Sun, ECCV 2018, https://arxiv.org/abs/1807.11164), the weights `{weights}`:
+{count} classes, images of {crop}x{crop}.{accuracy}
+
+```python
+from shufflenetv2 import classifier
+
+classify = classifier(weights="path/to/this/folder")
+print(classify("photo.jpg")[0])
+```
+
+`config.json` says how photos are prepared and which classes there are. The tensors have the names of torchvision's
+`{arch}`. The licence of the weights is that of those they were made from.
+"""
+
+
+def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    dtype = getattr(torch, plan.precision)
+    tensors = {
+        key: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+        for key, tensor in model.state_dict().items()
+    }
+    said = {key: json.loads(value) for key, value in metadata.items()}
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    text = json.dumps(config(said, model, plan), ensure_ascii=False, indent=1)
+    (path / "config.json").write_text(text, encoding="utf-8")
+    metrics, preprocess = said["metrics"], said["preprocess"]
+    card = CARD.format(
+        arch=said["arch"],
+        weights=said["weights"],
+        count=len(said["categories"]),
+        crop=preprocess["crop"],
+        datasets=f"datasets:\n- {json.dumps(metrics['dataset'])}\nmetrics:\n- accuracy\n" if metrics else "",
+        accuracy=f" Top-1 {metrics['acc@1']} % on {metrics['dataset']}." if metrics else "",
+    )
+    (path / "README.md").write_text(card, encoding="utf-8")
+
+
+def config(said: dict[str, Any], model: nn.Module, plan: Plan) -> dict[str, Any]:
+    """timm's keys, and this package's own under its name."""
+    preprocess, size = said["preprocess"], plan.shape.size
+    return {
+        "architecture": said["arch"],
+        "num_classes": len(said["categories"]),
+        "num_features": model.spec.head_channels if isinstance(model, ShuffleNetV2) else None,
+        "pretrained_cfg": {
+            "input_size": [said["in_channels"], size, size],
+            "interpolation": preprocess["interpolation"],
+            "crop_pct": preprocess["crop"] / preprocess["resize"],
+            "crop_mode": "center",
+            "mean": preprocess["mean"],
+            "std": preprocess["std"],
+            "num_classes": len(said["categories"]),
+            "first_conv": "conv1.0",
+            "classifier": "fc",
+            "label_names": said["categories"],
+        },
+        "torch_dtype": plan.precision,
+        "shufflenetv2": said,
+    }
+
+
+def open(path: Path) -> tuple[Network, dict[str, str]]:
+    from safetensors.torch import load_file
+
+    said = json.loads((path / "config.json").read_text(encoding="utf-8"))["shufflenetv2"]
+    metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in said.items()}
+    inside = parse_metadata(metadata, SPECS, str(path / "config.json")).description
+    spec = spec_of(inside.arch, inside.small_stem)
+    with torch.device("meta"):
+        model = ShuffleNetV2(spec, len(inside.categories), inside.in_channels)
+    tensors = load_file(path / "model.safetensors")
+    dtype = torch.get_default_dtype()
+    ready = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+    model.load_state_dict(ready, strict=True, assign=True)
+    return model.eval(), metadata
