@@ -25,7 +25,7 @@ COMMANDS = {
     "classify": "print the most likely labels of photos",
     "evaluate": "measure top-1 and top-5 accuracy on a folder of labelled photos",
     "train": "train or fine-tune on a folder of labelled photos",
-    "export": "write a model for other runtimes: ONNX, torch.export, TorchScript",
+    "export": "write a model for other runtimes and devices, in float or int8",
     "benchmark": "measure speed beside torchvision",
     "weights": "list, fetch, verify or locate the weights files",
     "demo": "serve a web page that classifies photos",

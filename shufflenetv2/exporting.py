@@ -105,10 +105,10 @@ def write(order: Order, output: Path, progress: bool = True) -> Iterator[str]:
     with whole_files(output, form.files(output)) as temporary, torch.inference_mode():
         deploy = not (order.plain or form.plain)
         model = build(order.weights.arch, order.weights, progress=progress, deploy=deploy)
-        yield from _export(model, order, temporary)
+        yield from write_built(model, order, temporary)
 
 
-def _export(model: nn.Module, order: Order, path: Path) -> Iterator[str]:
+def write_built(model: nn.Module, order: Order, path: Path) -> Iterator[str]:
     metadata = describe(model, order).to_metadata()
     advice = "; with --fixed-batch N it need not allow every batch and size" if order.shape.dynamic else ""
     told = _told(f"torch {torch.__version__} cannot write this network", advice, RuntimeError)  # the exporters' own

@@ -21,10 +21,10 @@ from PIL import Image
 from support.colours import load, make_colours, train
 from torch import Tensor, nn
 
-from shufflenetv2 import counting, devices, inference, package
+from shufflenetv2 import counting, devices, exporting, inference, package
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import is_path, resolve
-from shufflenetv2.commands import classify, export, options
+from shufflenetv2.commands import classify, options
 from shufflenetv2.commands.train import read_data
 from shufflenetv2.description import STANDARD, Description, Preprocess
 from shufflenetv2.devices import Group
@@ -54,7 +54,7 @@ def test_plain_is_the_plain_network(plain: bool, tmp_path: Path, monkeypatch: py
         built.append(model)
         raise ExportError("so much is enough")
 
-    monkeypatch.setattr(export, "export", stop)
+    monkeypatch.setattr(exporting, "write_built", stop)
     monkeypatch.setattr(counting, "count_hits", stop)
     (tmp_path / "cat").mkdir()
     shutil.copy(ROOT / "images/cat.jpg", tmp_path / "cat")
@@ -77,12 +77,18 @@ def test_plain_is_the_plain_network(plain: bool, tmp_path: Path, monkeypatch: py
 def test_what_shape_is_exported(
     options: list[str], shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Any, ...]] = []
+    asked: list[Any] = []
+
+    def write_nothing(model: nn.Module, order: exporting.Order, path: Path) -> list[str]:
+        asked.append(order.shape)
+        path.touch()
+        return []
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(export, "export", lambda *arguments: asked.append(arguments) or [])
+    monkeypatch.setattr(exporting, "write_built", write_nothing)
     assert main(["export", "--format", "torchscript", "--weights", CIFAR, *options]) == 0
     crop = resolve(None, CIFAR).preprocess.crop
-    assert [call[3] for call in asked] == [replace(shape, size=shape.size or crop)]
+    assert asked == [replace(shape, size=shape.size or crop)]
     assert [each.name for each in tmp_path.iterdir()] == ["shufflenet_v2_x0_5.pt"]
 
 
@@ -93,7 +99,7 @@ def test_a_pickled_classifier_keeps_what_it_was_made_with(by_hub: bool, monkeypa
     monkeypatch.setattr(inference, "choose_device", lambda device: asked.append(device) or choose("cpu"))
     classify = inference.Classifier(resolve(None, CIFAR), top=3, device="cuda:1", deploy=False, progress=False)
     monkeypatch.setattr(inference, "made_by_hub", lambda: by_hub)
-    kept = {"top": 3, "device": "cpu", "deploy": False, "progress": False}
+    kept = {"top": 3, "device": "cpu", "deploy": False, "runtime": "torch", "progress": False}
     function, arguments, _ = classify.__reduce__()
     if by_hub:
         assert function.keywords == {"source": "local", **kept}

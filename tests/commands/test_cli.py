@@ -23,6 +23,7 @@ from shufflenetv2 import __version__
 from shufflenetv2.commands import weights
 from shufflenetv2.commands.options import arch
 from shufflenetv2.description import Description, Preprocess
+from shufflenetv2.network.formats.table import FORMATS
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.weights import manifest
 from shufflenetv2.weights.checkpoint import write_checkpoint
@@ -89,8 +90,8 @@ print({'torch', 'PIL', 'requests', 'numpy'} & set(sys.modules), time.process_tim
          f"{', '.join(SPECS)}, got 'x9_0'"),
         (["benchmark", "--archs", "1.0", "shufflnet_v2_x1_0"], f" benchmark: error: argument --archs: must be one of "
          f"{', '.join(SPECS)}, got 'shufflnet_v2_x1_0'; did you mean 'shufflenet_v2_x1_0'?"),
-        (["export", "--format", "onx"], " export: error: argument --format: must be one of onnx, torch-export, "
-         "torchscript, got 'onx'; did you mean 'onnx'?"),
+        (["export", "--format", "onx"], " export: error: argument --format: must be one of "
+         f"{', '.join(FORMATS)}, got 'onx'; did you mean 'onnx'?"),
     ],
 )  # fmt: skip
 def test_calls_that_cannot_be_understood(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
