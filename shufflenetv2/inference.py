@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,13 @@ from .devices import choose_device
 from .errors import ImageError
 from .exporting import device_for, network_of
 from .package import hub_call, made_by_hub
-from .photos.ahead import read_ahead
 from .photos.transform import Photo, PhotoTransform, several
 from .stream import Prediction as Prediction
 from .stream import Result as Result
-from .stream import answered, check_finite
+from .stream import answered, gathered, likeliest
+
+if TYPE_CHECKING:
+    from .explain import Explanation
 
 Compute = Callable[[Tensor], Iterable[tuple[list[Prediction], Tensor | None]]]
 
@@ -154,7 +156,12 @@ class Classifier:
         Raises:
             ImageError, TypeError, CheckpointError: as in a call.
         """
-        return self._gathered(photos, lambda images: self.model(images).softmax(1), len(self.categories))
+        return gathered(
+            photos,
+            self.transform,
+            lambda images: self.softmax(self.model(images.to(self.device))),
+            len(self.categories),
+        )
 
     def features(self, photos: Photo | Iterable[Photo]) -> Tensor:
         """The pooled features, which the last layer reads, of one photo or several, as a call takes them.
@@ -167,28 +174,7 @@ class Classifier:
             ValueError: the network has no last layer whose input could be given.
         """
         body, last = self._without_last()
-        return self._gathered(photos, body, last.in_features)
-
-    def _gathered(self, photos: Photo | Iterable[Photo], compute: Callable[[Tensor], Tensor], width: int) -> Tensor:
-        rows = [torch.empty(0, width)]
-        for images in self._batches(photos):
-            with torch.inference_mode():
-                row = compute(images.to(self.device))
-                check_finite(row.abs().amax(1).tolist(), images)
-            rows.append(row.to("cpu", torch.float32, copy=True))  # outside: of use in training, too
-        return torch.cat(rows)
-
-    def _batches(self, photos: Photo | Iterable[Photo]) -> Iterator[Tensor]:
-        elements = several(photos)
-        if elements is None:
-            if not isinstance(photos, Tensor) or photos.dim() != 4 or len(photos):
-                yield from torch.split(self.transform(photos), BATCH_SIZE)
-            return
-        for number, batch in enumerate(read_ahead(elements, self.transform)):
-            for index, (_, images) in enumerate(batch, number * BATCH_SIZE):
-                if isinstance(images, ImageError):
-                    raise ImageError(f"photos[{index}]: {images}") from images
-            yield torch.cat([images for _, images in batch if isinstance(images, Tensor)])
+        return gathered(photos, self.transform, lambda images: body(images.to(self.device)), last.in_features)
 
     def _stream(
         self, photos: Iterator[Photo], compute: Compute, batch_size: int, workers: int | None
@@ -209,7 +195,7 @@ class Classifier:
         def compute(images: Tensor) -> Iterable[tuple[list[Prediction], Tensor]]:
             with torch.inference_mode():
                 pooled = body(images.to(self.device))
-                predictions = self._likeliest(last(pooled), images)
+                predictions = self.answers(last(pooled), images)
             features = pooled.to("cpu", torch.float32, copy=True)  # outside: of use in training, too
             return zip(predictions, features.unbind(), strict=True)
 
@@ -223,6 +209,21 @@ class Classifier:
         body._modules = {**self.model._modules, "fc": nn.Identity()}
         return body, last
 
+    def explain(self, photo: Photo, label: str | int | None = None) -> "Explanation":
+        """Where the network looked: what each position of one ``photo`` adds to the logit of ``label``.
+
+        Args:
+            photo: as a call takes it.
+            label: a name of ``categories`` or an index; ``None`` is the most likely.
+
+        Raises:
+            ImageError, TypeError, CheckpointError: as in a call.
+            ValueError: there is no such label, or the network does not end in a mean and a linear layer.
+        """
+        from .explain import explained  # for who asks
+
+        return explained(self, photo, label)
+
     @torch.inference_mode()
     def predict(self, images: Tensor) -> list[list[Prediction]]:
         """The most likely labels for each of the preprocessed ``images``, ``float32 (N, C, H, W)``.
@@ -231,15 +232,15 @@ class Classifier:
             ValueError: the images hold NaN or infinity.
             CheckpointError: the network answers with them.
         """
-        return self._likeliest(self.model(images.to(self.device)), images)
+        return self.answers(self.model(images.to(self.device)), images)
 
-    def _likeliest(self, logits: Tensor, images: Tensor) -> list[list[Prediction]]:
-        probabilities, indices = (each.tolist() for each in logits.softmax(1).topk(min(self.top, logits.shape[1])))
-        check_finite([row[0] for row in probabilities], images)
-        return [
-            [Prediction(self.categories[index], probability, index) for probability, index in zip(*row, strict=True)]
-            for row in zip(probabilities, indices, strict=True)
-        ]
+    def softmax(self, logits: Tensor) -> Tensor:
+        """The probabilities ``(N, classes)`` that ``logits`` stand for, wherever they are shown."""
+        return logits.softmax(1)
+
+    def answers(self, logits: Tensor, images: Tensor) -> list[list[Prediction]]:
+        """The predictions that ``logits``, of ``images``, stand for."""
+        return likeliest(self.softmax(logits), images, self.categories, self.top, 0)
 
     def __reduce__(self) -> tuple[Any, ...]:
         kwargs = {"top": self.top, "device": str(self.device), "deploy": self.deploy, "runtime": self.runtime}

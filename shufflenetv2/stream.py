@@ -10,7 +10,7 @@ from torch import Tensor
 from .description import BATCH_SIZE
 from .errors import CheckpointError, ImageError
 from .photos.ahead import read_ahead
-from .photos.transform import PhotoTransform
+from .photos.transform import Photo, PhotoTransform, several
 
 Row = TypeVar("Row")
 
@@ -62,6 +62,47 @@ def answered(
                 yield photo, ready, None
             else:
                 yield photo, next(rows), ready[1]
+
+
+def likeliest(
+    probabilities: Tensor, images: Tensor, categories: Sequence[str], top: int, least: float
+) -> list[list[Prediction]]:
+    """The ``top`` labels of each row of ``probabilities``; none where not even the first has ``least``."""
+    ranked = probabilities.topk(min(top, probabilities.shape[1]))
+    rows = list(zip(ranked.values.tolist(), ranked.indices.tolist(), strict=True))
+    check_finite([values[0] for values, _ in rows], images)
+    return [
+        [Prediction(categories[index], value, index) for value, index in zip(*row, strict=True)]
+        if row[0][0] >= least
+        else []
+        for row in rows
+    ]
+
+
+def gathered(
+    photos: Photo | Iterable[Photo], transform: PhotoTransform, compute: Callable[[Tensor], Tensor], width: int
+) -> Tensor:
+    """Rows ``(N, width)``, float32 on the CPU, of what ``compute`` makes of the photos; the first bad one is raised."""
+    rows = [torch.empty(0, width)]
+    for images in _batches(photos, transform):
+        with torch.inference_mode():
+            row = compute(images)
+            check_finite(row.abs().amax(1).tolist(), images)
+        rows.append(row.to("cpu", torch.float32, copy=True))  # outside: of use in training, too
+    return torch.cat(rows)
+
+
+def _batches(photos: Photo | Iterable[Photo], transform: PhotoTransform) -> Iterator[Tensor]:
+    elements = several(photos)
+    if elements is None:
+        if not isinstance(photos, Tensor) or photos.dim() != 4 or len(photos):
+            yield from torch.split(transform(photos), BATCH_SIZE)
+        return
+    for number, batch in enumerate(read_ahead(elements, transform)):
+        for index, (_, images) in enumerate(batch, number * BATCH_SIZE):
+            if isinstance(images, ImageError):
+                raise ImageError(f"photos[{index}]: {images}") from images
+        yield torch.cat([images for _, images in batch if isinstance(images, Tensor)])
 
 
 def check_finite(highest: Sequence[float], images: Tensor) -> None:

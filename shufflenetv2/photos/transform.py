@@ -18,10 +18,7 @@ from ..description import Preprocess
 from ..errors import ImageError
 from ..package import hub_call, made_by_hub
 from .decode import KINDS, Image, check_size, open_sized, pixel_limit
-
-# Of longer photos only the part of this aspect ratio around their centre is resized: no more than the middle square is
-# looked at anyway, and resizing the shorter side of 1x20000 pixels to 256 would make an image of gigabytes.
-MAX_ASPECT = 16
+from .geometry import centre, cut, frame, kept, resized
 
 
 class Readable(Protocol):
@@ -68,41 +65,6 @@ def _flat(photos: Iterable[Any]) -> Iterator[Photo]:
             kind = f"a batch of shape {list(photo.shape)}" if batch else f"a {type(photo).__name__}"
             raise TypeError(f"photos[{index}] is {kind}; each element of a list is one photo: {KINDS}")
         yield photo
-
-
-def _resized(width: int, height: int, shorter: int) -> tuple[int, int]:
-    """torchvision's rounding: the longer side is truncated."""
-    if width <= height:
-        return shorter, int(shorter * height / width)
-    return int(shorter * width / height), shorter
-
-
-def _centre(length: int, kept: int) -> int:
-    return round((length - kept) / 2.0)
-
-
-def _cut(width: int, height: int) -> tuple[int, int, int, int]:
-    """``left, top, right, bottom`` of the middle part that is no longer than MAX_ASPECT times its width."""
-    limit = MAX_ASPECT * min(width, height)
-    kept_width, kept_height = min(width, limit), min(height, limit)
-    left, top = _centre(width, kept_width), _centre(height, kept_height)
-    return left, top, left + kept_width, top + kept_height
-
-
-def _kept(
-    whole: tuple[int, int], size: tuple[int, int], resize: int, crop: int
-) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
-    """The size to make, and the part of the ``whole`` photo to make it of, if ``crop`` of the shorter side is kept.
-
-    Where ``resize`` is a power of two, Pillow's box, in float32, holds that part without rounding, and each pixel that
-    is made is the one of the whole photo resized. Elsewhere, and on the longer side, it is not: all of it is made.
-    """
-    (width, height), short = whole, _centre(resize, crop)
-    if resize & (resize - 1) or crop > resize or max(whole) * resize >= 2**24:
-        return size, (0, 0, width, height)
-    if width >= height:
-        return (size[0], crop), (0, short * height / resize, width, (short + crop) * height / resize)
-    return (crop, size[1]), (short * width / resize, 0, (short + crop) * width / resize, height)
 
 
 class PhotoTransform:
@@ -195,22 +157,31 @@ class PhotoTransform:
         if isinstance(photo, Tensor):
             images = self._from_tensor(photo)
             return self._normalize(images), (photo.shape[-1], photo.shape[-2])
+        images, _, size = self.pictured(photo)
+        return images, size
+
+    def pictured(self, photo: Photo) -> tuple[Tensor, Image.Image, tuple[int, int]]:
+        """The same of a photo that is no tensor, and the photo itself in RGB; a large one was made smaller."""
         shortest = 2 * self.preprocess.resize if self.fast_decode else None
         image, size = open_sized(photo, max_pixels=self.max_pixels, upright=self.upright, shortest=shortest)
-        return self._normalize(self._from_image(image)), size
+        return self._normalize(self._from_image(image)), image, size
+
+    def frame(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """``left, top, right, bottom`` of what the model is shown of a photo of this size, in that photo's pixels."""
+        return frame(*size, self.preprocess.resize, self.preprocess.crop)
 
     def _from_image(self, image: Image.Image) -> Tensor:
         if self.in_channels == 1:
             image = image.convert("L")
-        left, top, right, bottom = _cut(*image.size)
-        size = _resized(right - left, bottom - top, self.preprocess.resize)
+        left, top, right, bottom = cut(*image.size)
+        size = resized(right - left, bottom - top, self.preprocess.resize)
         crop = self.preprocess.crop
         if size != image.size:
             box: tuple[float, float, float, float] = (left, top, right, bottom)
             if box == (0, 0, *image.size):
-                size, box = _kept(image.size, size, self.preprocess.resize, crop)
+                size, box = kept(image.size, size, self.preprocess.resize, crop)
             image = image.resize(size, Image.Resampling.BILINEAR, box)
-        left, top = _centre(image.width, crop), _centre(image.height, crop)
+        left, top = centre(image.width, crop), centre(image.height, crop)
         image = image.crop((left, top, left + crop, top + crop))
         planes = b"".join(plane.tobytes() for plane in image.split())  # faster than to separate them afterwards
         return torch.frombuffer(bytearray(planes), dtype=torch.uint8).view(1, self.in_channels, crop, crop)
@@ -229,16 +200,16 @@ class PhotoTransform:
         check_size((width, height), pixel_limit(self.max_pixels), "the photo tensor")
         if images.shape[1] != self.in_channels:
             images = _to_grey(images) if self.in_channels == 1 else images.expand(-1, 3, -1, -1)
-        left, top, right, bottom = _cut(width, height)
+        left, top, right, bottom = cut(width, height)
         images = images[..., top:bottom, left:right]
-        width, height = _resized(right - left, bottom - top, self.preprocess.resize)
+        width, height = resized(right - left, bottom - top, self.preprocess.resize)
         if (height, width) != images.shape[-2:]:
-            resized = F.interpolate(
+            enlarged = F.interpolate(
                 images.to(torch.float32), (height, width), mode="bilinear", align_corners=False, antialias=True
             )
-            images = resized.round().to(torch.uint8)
+            images = enlarged.round().to(torch.uint8)
         crop = self.preprocess.crop
-        left, top = _centre(width, crop), _centre(height, crop)
+        left, top = centre(width, crop), centre(height, crop)
         return images[..., top : top + crop, left : left + crop]
 
     def _normalize(self, pixels: Tensor) -> Tensor:

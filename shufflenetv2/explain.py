@@ -1,0 +1,225 @@
+"""Where the network looked: what each position of a photo adds to the logit of a label.
+
+ShuffleNet V2 ends in a mean over positions and a linear layer, so its class activation map (Zhou et al., CVPR 2016,
+https://arxiv.org/abs/1512.04150) is no approximation: the logit is the mean of the map, plus the label's bias.
+"""
+
+import ctypes
+import io
+import math
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Protocol
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from .network.deploy_form import DeployedShuffleNetV2
+from .photos.transform import Photo, PhotoTransform, several
+from .stream import Prediction
+
+NOTEBOOK_SIDE = 1024  # pixels of the picture that a notebook shows
+# matplotlib's "viridis" at ten even steps (by van der Walt, Smith and Firing, CC0): even steps look even.
+_VIRIDIS = "440154 482878 3e4989 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde725"
+
+
+class Answering(Protocol):
+    """What is asked of a classifier."""
+
+    model: nn.Module
+    transform: PhotoTransform
+    categories: list[str]
+
+    def softmax(self, logits: Tensor) -> Tensor: ...
+
+    def answers(self, logits: Tensor, images: Tensor) -> list[list[Prediction]]: ...
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where the network saw a label; ``Classifier.explain`` makes it.
+
+    Attributes:
+        predictions: as a call of the classifier gives them.
+        label, index, probability: the label that is explained.
+        map: ``(h, w)`` in the network's dtype, the contributions at the positions of the last feature map.
+        bias: the label's own; ``map.mean() + bias`` is the logit.
+        logit: as the network gave it.
+        heatmap: float32 ``(H, W)`` in the photo's own upright pixels: the map, bilinear between the centres of what its
+            positions see. Positive speaks for the label, negative against it. 0 where the network was shown nothing.
+        seen: bool ``(H, W)``, what the network was shown: the crop.
+        frame: left, top, right and bottom of the crop, in the photo's pixels.
+    """
+
+    predictions: list[Prediction]
+    label: str
+    index: int
+    probability: float
+    map: Tensor = field(repr=False)
+    bias: float
+    logit: float
+    heatmap: Tensor = field(repr=False)
+    seen: Tensor = field(repr=False)
+    frame: tuple[float, float, float, float]
+    photo: Image.Image = field(repr=False)  # in RGB; smaller than the heatmap where a large one was halved
+
+    def overlay(self) -> Image.Image:
+        """The photo, in grey, under the colours of what speaks for the label: dark blue for nothing, yellow for most.
+
+        An RGB image of the photo's size. The crop has a frame; outside it the photo is dimmed.
+        """
+        highest = max(float(self.map.max()), torch.finfo(torch.float32).tiny)
+        levels = (self.heatmap / highest).clamp_(0, 1)
+        colours = picture((levels * 255).round_().byte())
+        colours.putpalette(_palette())
+        size = colours.size
+        grey = self.photo.convert("L").resize(size)
+        shown = picture(self.seen.byte() * 255)
+        strength = picture((levels.mul_(0.25).add_(0.45) * 255).byte())
+        warm = Image.composite(colours.convert("RGB"), grey.convert("RGB"), strength)
+        result = Image.composite(warm, grey.point(lambda value: value * 0.6).convert("RGB"), shown)
+        width = max(1, min(size) // 150)
+        box = [round(edge) for edge in self.frame]
+        corners = (box[0], box[1], max(box[2] - 1, box[0]), max(box[3] - 1, box[1]))
+        ImageDraw.Draw(result).rectangle(corners, outline="white", width=width)
+        return result
+
+    def _repr_png_(self) -> bytes:
+        """For notebooks, at most 1024 pixels a side."""
+        picture, file = self.overlay(), io.BytesIO()
+        picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
+        picture.save(file, "PNG")
+        return file.getvalue()
+
+
+def picture(pixels: Tensor) -> Image.Image:
+    """An image of uint8 ``(3, H, W)``, or of ``(H, W)`` in grey; PyTorch may be without numpy."""
+    mode, pixels = ("L", pixels) if pixels.dim() == 2 else ("RGB", pixels.permute(1, 2, 0))
+    pixels = pixels.contiguous().cpu()
+    data = ctypes.string_at(pixels.data_ptr(), pixels.numel())
+    return Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), data)
+
+
+@cache
+def _palette() -> bytes:
+    steps = torch.tensor([list(bytes.fromhex(each)) for each in _VIRIDIS.split()], dtype=torch.float32)
+    return bytes((_between(256, 0.5, 255 / (len(steps) - 1), len(steps)) @ steps).round().byte().flatten().tolist())
+
+
+def explained(classifier: Answering, photo: Photo, label: str | int | None) -> Explanation:
+    """What ``Classifier.explain`` gives, which documents it."""
+    if several(photo) is not None or (isinstance(photo, Tensor) and photo.dim() == 4):
+        raise TypeError("explain takes one photo; for several, call it for each")
+    asked = None if label is None else chosen(label, classifier.categories)
+    if isinstance(photo, Tensor):
+        images, size = classifier.transform.sized(photo)
+        image = picture(photo.expand(3, -1, -1))
+    else:
+        images, image, size = classifier.transform.pictured(photo)
+    features, logits, last = last_features(classifier.model, images)
+    [predictions] = classifier.answers(logits, images)
+    index = int(logits.argmax()) if asked is None else asked
+    logit, probability = float(logits[0, index]), float(classifier.softmax(logits)[0, index])
+    map, bias = contributions(features, last, index, logit)
+    frame = classifier.transform.frame(size)
+    heatmap, seen = laid_out(map, images.shape[-1], frame, size)
+    name = classifier.categories[index]
+    return Explanation(predictions, name, index, probability, map, bias, logit, heatmap, seen, frame, image)
+
+
+def chosen(label: str | int, categories: list[str]) -> int:
+    """The index of ``label``, a name or an index already.
+
+    Raises:
+        ValueError: there is no such label, or several.
+        TypeError: it is neither.
+    """
+    if isinstance(label, Prediction):
+        label = label.index
+    if type(label) is int:
+        if 0 <= label < len(categories):
+            return label
+        raise ValueError(f"the index of a label is from 0 to {len(categories) - 1}, got {label}")
+    if not isinstance(label, str):
+        raise TypeError(f"a label is its name or its index, got {label!r:.80} (a {type(label).__name__})")
+    found = [index for index, name in enumerate(categories) if name == label]
+    if len(found) != 1:
+        several = f"several labels are called {label!r:.80}; give one of their indices, {found}"
+        raise ValueError(several if found else f"there is no label {label!r:.80}; labels are spelled as in categories")
+    return found[0]
+
+
+@torch.inference_mode()
+def last_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, nn.Linear]:
+    """The feature map before the mean, the logits of the same pass, and the last layer.
+
+    Args:
+        model: plain, edited, torchvision's, or a deploy form.
+        images: ``(1, C, H, W)``.
+
+    Raises:
+        ValueError: the network does not end in conv5, a mean and a linear layer; of an exported file nothing is known.
+    """
+    last = getattr(model, "fc", None)
+    head = getattr(model, "activation" if isinstance(model, DeployedShuffleNetV2) else "conv5", None)
+    if not isinstance(last, nn.Linear) or not isinstance(head, nn.Module):
+        raise ValueError(
+            "only a network of PyTorch that ends in conv5, a mean and a linear layer, fc, can be explained; this "
+            f"{type(model).__name__} does not (of an exported file, take the weights that it was made from)"
+        )
+    given: list[Tensor] = []
+    handle = head.register_forward_hook(lambda module, inputs, output: given.append(output.clone()))
+    try:
+        logits = model(images.to(last.weight.device, last.weight.dtype))
+    finally:
+        handle.remove()
+    return given[-1], logits, last
+
+
+@torch.inference_mode()
+def contributions(features: Tensor, last: nn.Linear, index: int, logit: float) -> tuple[Tensor, float]:
+    """The class activation map ``(h, w)`` of ``features`` ``(1, C, h, w)`` and the bias, which give ``logit``.
+
+    Raises:
+        ValueError: they do not: the network has something else between its features and its logits.
+    """
+    weight, bias = last.weight[index], 0.0 if last.bias is None else float(last.bias[index])
+    map = torch.einsum("chw,c->hw", features[0], weight).contiguous().cpu()
+    size = float(features[0].mean((1, 2)).abs() @ weight.abs()) + abs(bias) + abs(logit)
+    if abs(float(map.mean()) + bias - logit) > 1000 * torch.finfo(map.dtype).eps * size:
+        raise ValueError(
+            "the mean of the class activation map is not the logit: this network computes something else between conv5 "
+            "and fc than a mean over the positions"
+        )
+    return map, bias
+
+
+def laid_out(
+    map: Tensor, crop: int, frame: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """``heatmap`` and ``seen`` of a photo of ``size``, of whose ``frame`` the network saw ``crop`` pixels a side."""
+    width, height = size
+    down, across = map.shape
+    # A convolution of stride 2 looks around every second position, the first included, so that position k of the map
+    # looks around pixel k * stride of the crop, whose own centre lies half a pixel on.
+    stride_down, stride_across = (2 ** math.ceil(math.log2(crop / count)) for count in (down, across))
+    left, top, right, bottom = frame
+    scale_x, scale_y = (right - left) / crop, (bottom - top) / crop
+    rows = _between(height, top + scale_y / 2, scale_y * stride_down, down)
+    columns = _between(width, left + scale_x / 2, scale_x * stride_across, across)
+    seen_rows, seen_columns = _inside(height, top, bottom), _inside(width, left, right)
+    seen = seen_rows[:, None] & seen_columns
+    heatmap = rows @ map.float() @ columns.T
+    return heatmap.mul_(seen), seen
+
+
+def _between(length: int, first: float, step: float, count: int) -> Tensor:
+    """Weights ``(length, count)`` of ``count`` values, ``step`` pixels apart, for each of ``length`` pixels."""
+    places = ((torch.arange(length) + 0.5 - first) / step).clamp(0, count - 1)
+    return (1 - (places[:, None] - torch.arange(count)).abs()).clamp(min=0)
+
+
+def _inside(length: int, low: float, high: float) -> Tensor:
+    centres = torch.arange(length) + 0.5
+    return (centres >= low) & (centres < high)
