@@ -23,17 +23,15 @@ from shufflenetv2.graphs import record_graph
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.package import CHECKOUT
-from shufflenetv2.timing import machine
+from shufflenetv2.timing import Step, machine, one_round
 
 RESULTS = CHECKOUT / "docs" / "benchmark-gpu.json"
 ARCH = "shufflenet_v2_x1_0"
 SIZE = 224
 BATCHES = (1, 16, 256, 1024)
-ROUNDS, SECONDS_A_ROUND = 8, 0.1
+ROUNDS = 6
 BUDGET = 8 * 60.0  # seconds, compiling included
 COMPILING = 90.0  # what one compilation may need: none is begun with less time left
-
-Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -93,17 +91,6 @@ def step_of(way: Way, batch: int, device: torch.device) -> Step:
     return step
 
 
-def timed(step: Step) -> list[float]:
-    """Milliseconds of each step of one round."""
-    step()
-    milliseconds: list[float] = []
-    while sum(milliseconds) < 1000 * SECONDS_A_ROUND:
-        start = time.perf_counter()
-        step()
-        milliseconds.append(1000 * (time.perf_counter() - start))
-    return milliseconds
-
-
 def ceilings(device: torch.device) -> dict[str, float]:
     """What the device reaches: bytes a second of a copy, operations a second of a matrix product in float16."""
     side = 8192 if device.type == "cuda" else 1024
@@ -117,7 +104,7 @@ def ceilings(device: torch.device) -> dict[str, float]:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
 
-        return min(min(timed(step)) for _ in range(3)) / 1000
+        return min(min(one_round(step, warm=True)) for _ in range(3)) / 1000
 
     return {
         "tera_operations_a_second": 2 * side**3 / best(lambda: left @ right) / 1e12,
@@ -167,7 +154,7 @@ def measured(device: torch.device, batches: tuple[int, ...], deadline: float) ->
         times: dict[Way, list[float]] = {way: [] for way in steps}
         for _, way in itertools.product(range(ROUNDS), steps):
             if time.monotonic() < deadline or not times[way]:
-                times[way] += timed(steps[way])
+                times[way] += one_round(steps[way], warm=True)
         for way, milliseconds in times.items():
             middle = statistics.median(milliseconds)
             floor = 1000 * max(
