@@ -12,6 +12,7 @@ from .devices import Group
 from .errors import ImageError
 from .photos.folders import LabelledPhotos
 from .photos.transform import PhotoTransform
+from .running import Runner
 from .stream import answered, check_finite
 
 
@@ -50,14 +51,15 @@ def count_hits(
     Raises:
         ImageError: naming a photo that cannot be used.
         CheckpointError: the network answers with NaN or infinity.
+        DeviceError: there is no memory left; the message says which batch to try.
     """
+    run = Runner(model, group.device)
 
-    @torch.inference_mode()
     def rank(images: Tensor) -> list[list[int]]:
-        logits = model(images.to(group.device))
+        logits = run(images)
         highest, indices = (each.tolist() for each in logits.topk(min(5, logits.shape[1])))  # a NaN counts as highest
         check_finite([row[0] for row in highest], images)
-        return indices  # type: ignore[no-any-return]
+        return indices
 
     mine = photos.take(range(group.rank, len(photos), group.size))
     ranked = answered(rank, transform, mine.paths, batch_size, workers)

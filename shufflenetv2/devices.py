@@ -51,9 +51,10 @@ def memory_told(device: torch.device, images: int) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         reason = str(error).partition("\n")[0]
+        plural = "s" * (images > 1)
         advice = f"try {images // 2} at once" if images > 1 else "other programs may use it, or take smaller images"
         raise DeviceError(
-            f"{device} has no memory left for {images} images at once ({reason:.200}); {advice}"
+            f"{device} has no memory left for {images} image{plural} at once ({reason:.200}); {advice}"
         ) from error
 
 

@@ -77,6 +77,7 @@ def classifier(
     deploy: bool = True,
     fast_decode: bool = False,
     runtime: str = "torch",
+    precision: str = "float32",
     categories: Iterable[str] | None = None,
     max_pixels: int | None = None,
     upright: bool = True,
@@ -94,6 +95,7 @@ def classifier(
         max_pixels=max_pixels,
         upright=upright,
         runtime=runtime,
+        precision=precision,
         fast_decode=fast_decode,
         progress=progress,
     )

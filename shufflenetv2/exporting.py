@@ -21,6 +21,7 @@ from .network.formats.described import ExportedNetwork, Inside, check, choose_pr
 from .network.formats.opening import open_exported
 from .network.formats.table import (
     FORMATS,
+    HALF,
     SERVED,
     SMALLEST_SIZE,
     SMALLEST_WITH_SMALL_STEM,
@@ -209,23 +210,31 @@ def trials(weights: Weights, shape: Shape) -> Iterator[tuple[str, Tensor]]:
     logger.warning("no sample photo of this size or these channels at hand: compared on random input alone")
 
 
-def in_runtime(weights: Weights, runtime: str, *, plain: bool = False, progress: bool = True) -> Weights:
+def in_runtime(
+    weights: Weights, runtime: str, *, precision: str = "float32", plain: bool = False, progress: bool = True
+) -> Weights:
     """``weights`` to be computed in ``runtime``: by a file for it, written into the cache the first time.
 
     Args:
         weights: of the manifest, a checkpoint, or an exported file, which has a runtime of its own.
         runtime: ``"torch"``, or one of ``SERVED``.
+        precision: ``"float32"`` or one of ``HALF``; an exported file has one of its own.
         plain: the network as it was trained, not its deploy form.
         progress: show a download's progress on stderr.
 
     Raises:
-        ValueError: there is no such runtime, or the file is for another one.
+        ValueError: there is no such runtime or precision, or the file is for another one.
         ImportError: it is not installed; the message has the pip line.
         ExportError: the file could not be written, or computes something else.
     """
     if runtime not in ("torch", *SERVED):
         raise ValueError(f"there is no runtime {runtime!r:.80}; there are torch, {', '.join(SERVED)}")
+    if precision not in ("float32", *HALF):
+        raise ValueError(f"there is no precision {precision!r:.80} here; there are float32, {', '.join(HALF)}")
     if weights.exported is not None:
+        own = weights.exported.inside.precision
+        if precision not in ("float32", own):
+            raise ValueError(f"{weights.title} computes in {own}, not in {precision}; leave precision out")
         if plain:
             raise ValueError(f"{weights.title} computes the form that it was exported in; leave out plain")
         if runtime not in ("torch", weights.exported.runtime):
@@ -234,7 +243,9 @@ def in_runtime(weights: Weights, runtime: str, *, plain: bool = False, progress:
     if runtime == "torch":
         return weights
     form = FORMATS[SERVED[runtime]]
-    order = Order(weights, SERVED[runtime], shape_for(form, weights), plain=plain)
+    if precision not in form.precisions:
+        raise ValueError(f"{runtime} computes in {', '.join(form.precisions)} here, not in {precision}")
+    order = Order(weights, SERVED[runtime], shape_for(form, weights), precision, plain)
     path = cached_path(order)
     for attempt in (1, 2):
         if attempt == 2 or not all(part.exists() for part in form.files(path)):
@@ -289,7 +300,16 @@ def device_for(weights: Weights, runtime: str, device: Device) -> Device | str:
     return "cpu"
 
 
-def network_of(weights: Weights, *, runtime: str = "torch", deploy: bool = True, progress: bool = True) -> nn.Module:
-    """The network that computes photos' logits: a PyTorch model, or a file in its runtime (on the CPU)."""
-    weights = in_runtime(weights, runtime, plain=not deploy, progress=progress)
-    return weights.exported or build(weights.arch, weights, progress=progress, deploy=deploy)
+def network_of(
+    weights: Weights,
+    *,
+    runtime: str = "torch",
+    precision: str = "float32",
+    deploy: bool = True,
+    progress: bool = True,
+) -> nn.Module:
+    """The network that computes photos' logits: a PyTorch model of this precision, or a file in its runtime."""
+    weights = in_runtime(weights, runtime, precision=precision, plain=not deploy, progress=progress)
+    if weights.exported:
+        return weights.exported
+    return build(weights.arch, weights, progress=progress, deploy=deploy).to(getattr(torch, precision))

@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .package import logger
 
@@ -37,7 +37,7 @@ class Graphed:
         self.works = True
 
     def __call__(self, images: Tensor) -> Tensor:
-        key = (tuple(images.shape), tuple(images.stride()), images.dtype, images.device)
+        key = (tuple(images.shape), tuple(images.stride()), images.dtype, images.device, *_places(self.network))
         with self.lock:
             graph = self._graph(key, images)
             return graph(images) if graph else self.network(images)
@@ -59,6 +59,11 @@ class Graphed:
         if len(self.graphs) > KEPT:
             self.graphs.popitem(last=False)
         return self.graphs[key]
+
+
+def _places(network: Network) -> list[int]:
+    """Where the weights lie: a graph reads them there, and those of a network that was moved lie elsewhere."""
+    return [each.data_ptr() for each in network.parameters()] if isinstance(network, nn.Module) else []
 
 
 def record_graph(network: Network, example: Tensor) -> Network:

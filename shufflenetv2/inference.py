@@ -15,6 +15,7 @@ from .errors import ImageError
 from .exporting import device_for, network_of
 from .package import hub_call, made_by_hub
 from .photos.transform import Photo, PhotoTransform, several
+from .running import Runner
 from .stream import Prediction as Prediction
 from .stream import Result as Result
 from .stream import answered, gathered, likeliest
@@ -29,7 +30,7 @@ class Classifier:
     """Callable made by the entry point ``classifier``, whose documentation describes the arguments.
 
     Attributes:
-        model: the network in eval mode, on ``device``.
+        model: the network in eval mode, on ``device``, in ``precision``.
         transform: the ``PhotoTransform`` of the weights, with ``max_pixels``, ``upright`` and ``fast_decode``.
         categories: the labels, in the order of the logits.
     """
@@ -42,6 +43,7 @@ class Classifier:
         device: str | torch.device | None = None,
         deploy: bool = True,
         runtime: str = "torch",
+        precision: str = "float32",
         progress: bool = True,
         max_pixels: int | None = None,
         upright: bool = True,
@@ -54,8 +56,10 @@ class Classifier:
         self.device = choose_device(device_for(weights, runtime, device))
         self.deploy = deploy
         self.categories = weights.labels
-        self.runtime = runtime
-        self.model = network_of(weights, runtime=runtime, progress=progress, deploy=deploy).to(self.device)
+        self.runtime, self.precision = runtime, precision
+        model = network_of(weights, runtime=runtime, precision=precision, progress=progress, deploy=deploy)
+        self.model = model.to(self.device)
+        self._runner = Runner(self.model, self.device)
         self.transform = PhotoTransform(
             weights.preprocess,
             weights.in_channels,
@@ -156,12 +160,7 @@ class Classifier:
         Raises:
             ImageError, TypeError, CheckpointError: as in a call.
         """
-        return gathered(
-            photos,
-            self.transform,
-            lambda images: self.softmax(self.model(images.to(self.device))),
-            len(self.categories),
-        )
+        return gathered(photos, self.transform, lambda images: self.softmax(self._run(images)), len(self.categories))
 
     def features(self, photos: Photo | Iterable[Photo]) -> Tensor:
         """The pooled features, which the last layer reads, of one photo or several, as a call takes them.
@@ -174,7 +173,7 @@ class Classifier:
             ValueError: the network has no last layer whose input could be given.
         """
         body, last = self._without_last()
-        return gathered(photos, self.transform, lambda images: body(images.to(self.device)), last.in_features)
+        return gathered(photos, self.transform, body, last.in_features)
 
     def _stream(
         self, photos: Iterator[Photo], compute: Compute, batch_size: int, workers: int | None
@@ -194,20 +193,20 @@ class Classifier:
 
         def compute(images: Tensor) -> Iterable[tuple[list[Prediction], Tensor]]:
             with torch.inference_mode():
-                pooled = body(images.to(self.device))
-                predictions = self.answers(last(pooled), images)
+                pooled = body(images)
+                predictions = self.answers(last(pooled.to(last.weight.dtype)).float(), images)
             features = pooled.to("cpu", torch.float32, copy=True)  # outside: of use in training, too
             return zip(predictions, features.unbind(), strict=True)
 
         return compute
 
-    def _without_last(self) -> tuple[nn.Module, nn.Linear]:
+    def _without_last(self) -> tuple[Runner, nn.Linear]:
         last = getattr(self.model, "fc", None)
         if not isinstance(last, nn.Linear):
             raise ValueError("features are the input of the last layer, fc, which this network does not have")
         body = copy.copy(self.model)
         body._modules = {**self.model._modules, "fc": nn.Identity()}
-        return body, last
+        return Runner(body, self.device), last
 
     def explain(self, photo: Photo, label: str | int | None = None) -> "Explanation":
         """Where the network looked: what each position of one ``photo`` adds to the logit of ``label``.
@@ -232,7 +231,11 @@ class Classifier:
             ValueError: the images hold NaN or infinity.
             CheckpointError: the network answers with them.
         """
-        return self.answers(self.model(images.to(self.device)), images)
+        return self.answers(self._run(images), images)
+
+    def _run(self, images: Tensor) -> Tensor:
+        self._runner.model = self.model  # which users may exchange
+        return self._runner(images)
 
     def softmax(self, logits: Tensor) -> Tensor:
         """The probabilities ``(N, classes)`` that ``logits`` stand for, wherever they are shown."""
@@ -244,7 +247,7 @@ class Classifier:
 
     def __reduce__(self) -> tuple[Any, ...]:
         kwargs = {"top": self.top, "device": str(self.device), "deploy": self.deploy, "runtime": self.runtime}
-        kwargs["progress"] = False
+        kwargs |= {"precision": self.precision, "progress": False}
         if self.weights.local:  # a file that does not say its labels needs them again
             kwargs["categories"] = self.categories
         state = {"transform": self.transform}

@@ -99,7 +99,8 @@ def test_a_pickled_classifier_keeps_what_it_was_made_with(by_hub: bool, monkeypa
     monkeypatch.setattr(inference, "choose_device", lambda device: asked.append(device) or choose("cpu"))
     classify = inference.Classifier(resolve(None, CIFAR), top=3, device="cuda:1", deploy=False, progress=False)
     monkeypatch.setattr(inference, "made_by_hub", lambda: by_hub)
-    kept = {"top": 3, "device": "cpu", "deploy": False, "runtime": "torch", "progress": False}
+    kept = {"top": 3, "device": "cpu", "deploy": False, "runtime": "torch"}
+    kept |= {"precision": "float32", "progress": False, "categories": classify.categories}
     function, arguments, _ = classify.__reduce__()
     if by_hub:
         assert function.keywords == {"source": "local", **kept}

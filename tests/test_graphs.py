@@ -105,6 +105,17 @@ def test_threads_take_turns_with_the_fixed_memory() -> None:
     assert wrong == []
 
 
+def test_weights_that_were_moved_are_another_graphs() -> None:
+    layer = torch.nn.Linear(3, 2)
+    graphed = Graphed(layer, Recorder())
+    for _ in range(graphs.OFTEN):
+        graphed(torch.ones(1, 3))
+    layer.double().float()  # new memory
+    for _ in range(graphs.OFTEN):
+        graphed(torch.ones(1, 3))
+    assert len(graphed.graphs) == 2
+
+
 @pytest.mark.cuda
 @NO_GPU
 @torch.inference_mode()

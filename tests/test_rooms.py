@@ -6,7 +6,7 @@ import graphlib
 from support.processes import ROOT
 
 FLOORS = (
-    "package errors files devices description graphs transport", "network weights photos", "saving naming",
+    "package errors files devices description graphs running transport", "network weights photos", "saving naming",
     "builder stream", "exporting explain", "inference counting runtimes", "timing training", "documentation",
     "entrypoints commands", "__init__ __main__",
 )  # fmt: skip

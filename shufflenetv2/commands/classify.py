@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         top=arguments.top,
         device=arguments.device,
         runtime=arguments.runtime,
+        precision=arguments.precision,
         max_pixels=arguments.max_pixels,
     )
     failed = 0

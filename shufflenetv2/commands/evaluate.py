@@ -55,8 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
     left_out: list[str] = []
     photos = read_labelled(arguments.directory, source.classes, left_out.append)
     with join(device_for(source, arguments.runtime, arguments.device)) as group:
-        model = network_of(source, runtime=arguments.runtime, progress=group.leads, deploy=not arguments.plain)
-        model.to(group.device)
+        model = network_of(
+            source,
+            runtime=arguments.runtime,
+            precision=arguments.precision,
+            progress=group.leads,
+            deploy=not arguments.plain,
+        ).to(group.device)
         transform = PhotoTransform(source.preprocess, source.in_channels, max_pixels=arguments.max_pixels)
         start = time.perf_counter()
         with progress_bar(len(photos), "photo", shown=None if group.leads else False) as bar:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..description import BATCH_SIZE, MAX_SIDE
 from ..files import expanded, read_regular, shown
-from ..network.formats.table import SERVED
+from ..network.formats.table import HALF, SERVED
 from ..photos.formats import MAX_PIXELS, MAX_PIXELS_COPIED
 from ..weights.manifest import DEFAULT_ARCH
 
@@ -82,12 +82,20 @@ def add_device(parser: argparse._ActionsContainer) -> None:
 
 
 def add_runtime(parser: argparse._ActionsContainer) -> None:
+    """``--runtime`` and ``--precision``, for ``exporting.network_of``."""
     parser.add_argument(
         "--runtime",
         choices=("torch", *SERVED),
         default="torch",
         help="in what the network computes; but for torch, a file for it is written into the cache the first time "
         "(default: %(default)s, an exported file's own)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", *HALF),
+        default="float32",
+        help="in what the network computes; half the bytes, and on processors with instructions for it and on GPUs "
+        "faster (default: %(default)s, an exported file's own)",
     )
 
 

@@ -112,6 +112,12 @@ def epoch_batches(
     )
 
 
+def class_weights(photos: LabelledPhotos) -> Tensor:
+    """One a class, so that each has the same part in the loss; their mean over the photos is 1."""
+    counts = torch.tensor(photos.labels).bincount(minlength=len(photos.categories))
+    return len(photos) / (len(photos.categories) * counts.float())
+
+
 def deal(items: Items, count: int) -> list[Items]:
     """All ``items`` in order, in ``count`` parts that differ by one at most in length."""
     ends = [len(items) * part // count for part in range(count + 1)]

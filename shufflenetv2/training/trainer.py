@@ -21,13 +21,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from ..description import Preprocess
-from ..devices import Group
+from ..devices import Group, memory_told
 from ..errors import ImageError, TrainingError
 from ..network.model import ShuffleNetV2
 from ..photos.ahead import read_ahead
 from ..photos.folders import LabelledPhotos
 from ..photos.transform import PhotoTransform
-from .augment import BatchTransform, TrainingPhotos, deal, derived_seed, epoch_batches
+from .augment import BatchTransform, TrainingPhotos, class_weights, deal, derived_seed, epoch_batches
 from .recipe import Recipe
 from .teacher import Teacher, distillation
 
@@ -146,7 +146,8 @@ class Trainer:
                     raise ImageError(str(batch))  # in a cycle with its frame, it would keep the workers for 5 s
                 images, labels = batch
                 share = self.group.size * len(labels) / len(taken)  # the processes' gradients are averaged
-                totals += self._backward(images, labels, size, share, synchronize=part == recipe.accumulate)
+                with memory_told(self.group.device, len(labels)):
+                    totals += self._backward(images, labels, size, share, synchronize=part == recipe.accumulate)
             self.optimizer.step()
             self.average.update_parameters(self.model)
             if (step + 1) % CHECK_EVERY == 0 or step + 1 == self.steps:
@@ -207,12 +208,6 @@ class Trainer:
             f"Start anew with a lower --lr than {self.recipe.lr:g} or a longer --warmup than {self.recipe.warmup:g}; "
             f"the files of epoch {epoch - 1} are intact"
         )
-
-
-def class_weights(photos: LabelledPhotos) -> Tensor:
-    """One a class, so that each has the same part in the loss; their mean over the photos is 1."""
-    counts = torch.tensor(photos.labels).bincount(minlength=len(photos.categories))
-    return len(photos) / (len(photos.categories) * counts.float())
 
 
 def rate_factor(progress: float, warmup: float, decay: str) -> float:

@@ -20,10 +20,10 @@ from shufflenetv2.errors import TrainingError
 from shufflenetv2.network.model import ShuffleNetV2, spec_of
 from shufflenetv2.photos.folders import LabelledPhotos, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
-from shufflenetv2.training.augment import TrainingPhotos, epoch_batches
+from shufflenetv2.training.augment import TrainingPhotos, class_weights, epoch_batches
 from shufflenetv2.training.recipe import Augmentation, Recipe
 from shufflenetv2.training.teacher import distillation, open_teacher
-from shufflenetv2.training.trainer import Trainer, class_weights
+from shufflenetv2.training.trainer import Trainer
 from shufflenetv2.weights.checkpoint import write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,0 +1,86 @@
+"""Half precision and the runner: float32 outside, whatever is computed in; a full memory is told with what to try."""
+
+import pickle
+
+import pytest
+import torch
+from support.networks import TINY, randomise, relative_error
+from torch import nn
+
+from shufflenetv2.__main__ import main
+from shufflenetv2.entrypoints import classifier
+from shufflenetv2.errors import DeviceError
+from shufflenetv2.network.deploy import deploy
+from shufflenetv2.network.model import ShuffleNetV2
+from shufflenetv2.package import sample_photos
+from shufflenetv2.running import Runner
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_images_come_in_the_dtype_of_the_network_and_logits_as_float32(dtype: torch.dtype) -> None:
+    model = deploy(randomise(ShuffleNetV2(TINY, 7)))
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model(images)
+    got = Runner(model.to(dtype), CPU)(images)
+    assert got.dtype is torch.float32
+    assert not got.requires_grad
+    assert relative_error(got, expected) < 0.05  # bfloat16 keeps 8 bits
+    if dtype is not torch.float64:
+        assert not torch.equal(got, expected)
+
+
+def test_a_network_that_was_exchanged_is_the_one_that_computes() -> None:
+    classify = classifier(weights="cifar10", device="cpu")
+    photo = sample_photos()[0]
+    first = classify.probabilities(photo)
+    classify.model = classifier(weights="cifar10", device="cpu", precision="bfloat16").model
+    assert not torch.equal(classify.probabilities(photo), first)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("deploy", [True, False])
+def test_a_classifier_in_half_precision(precision: str, deploy: bool) -> None:
+    classify = classifier(weights="cifar10", device="cpu", precision=precision, deploy=deploy)
+    exact = classifier(weights="cifar10", device="cpu", deploy=deploy)
+    assert {each.dtype for each in classify.model.parameters()} == {getattr(torch, precision)}
+    photos = sample_photos()
+    assert classify.probabilities(photos).dtype is torch.float32
+    assert torch.allclose(classify.probabilities(photos), exact.probabilities(photos), atol=0.05)
+    assert relative_error(classify.features(photos), exact.features(photos)) < 0.05
+    streamed = [*classify.stream(photos, features=True)]
+    assert all(result.features is not None and result.features.dtype is torch.float32 for result in streamed)
+    assert [result.predictions[0].label for result in streamed] == [each[0].label for each in classify(photos)]
+    rebuilt = pickle.loads(pickle.dumps(classify))
+    assert rebuilt.precision == precision
+    assert rebuilt(photos) == classify(photos)
+
+
+def test_another_precision_is_refused_before_anything_is_fetched() -> None:
+    with pytest.raises(ValueError, match=r"no precision 'int8' here; there are float32, bfloat16, float16"):
+        classifier(precision="int8")
+
+
+def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    photo = str(sample_photos()[0])
+    shown = []
+    for precision in ("float32", "bfloat16"):
+        assert main(["classify", photo, "--weights", "cifar10", "--device", "cpu", "--precision", precision]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] != shown[1]
+    assert shown[0].splitlines()[1].split()[1] == shown[1].splitlines()[1].split()[1]
+
+
+def test_no_memory_left_is_told_with_the_batch_to_try() -> None:
+    class Full(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    classify = classifier(weights="cifar10", device="cpu")
+    classify.model = Full()
+    with pytest.raises(DeviceError, match=r"no memory left for 2 images at once .*; try 1 at once"):
+        classify(sample_photos())
+    with pytest.raises(DeviceError, match=r"no memory left for 1 image at once .*smaller images"):
+        classify(sample_photos()[0])
