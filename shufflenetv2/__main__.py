@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO
@@ -18,6 +19,7 @@ from typing import Any, NoReturn, TextIO
 from . import __version__
 from .commands.options import guess
 from .errors import ShuffleNetError
+from .files import shown
 from .package import REVISION
 
 # Each command is a module with add_arguments(parser) and run(arguments) -> exit status, imported only when asked for.
@@ -29,17 +31,31 @@ COMMANDS = {
     "benchmark": "measure speed beside torchvision",
     "weights": "list, fetch, verify or locate the weights files",
     "demo": "serve a web page that classifies photos",
+    "completion": "print the script by which bash, zsh or fish completes all of this",
 }
 
 
 _NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory")  # how torch says it
 
 
+LEADS = os.environ.get("RANK", "0") == "0"  # under torchrun, the process that says what is wrong with a call
+SECONDS_TO_SPEAK = 10.0
+
+
 class Parser(argparse.ArgumentParser):
     """Below another parser too, it refuses what it does not know itself: with its own usage, and the nearest name."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(_escaped(message))
+        super().error(shown(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if LEADS:
+            super()._print_message(message, file)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        if status and not LEADS:
+            time.sleep(SECONDS_TO_SPEAK)  # torchrun ends all processes as soon as one has failed
+        super().exit(status, message)
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         namespace, unknown = super().parse_known_args(*args, **kwargs)
@@ -74,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output(sys.stdout, sys.stderr)
         return 0
     except (ShuffleNetError, ValueError, ImportError, OSError) as error:
-        print(f"shufflenetv2: error: {_escaped(str(error))}", file=sys.stderr)
+        print("shufflenetv2: error:", "\n".join(map(shown, str(error).split("\n"))), file=sys.stderr)
         try:
             sys.stdout.flush()
         except OSError:  # a full disk, which was told just now
@@ -92,22 +108,20 @@ def _run(argv: list[str]) -> int:
     version = __version__ + (f" ({REVISION})" if REVISION else "")
     parser.add_argument("--version", action="version", version=f"shufflenetv2 {version}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    if "" in argv:
+        parser.error("an argument is empty; is a variable of the shell not set?")
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
     asked = next((argument for argument in argv if not argument.startswith("-")), None)
     for name, purpose in COMMANDS.items():
         command = commands.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
-        if name == asked:
+        if asked in (name, "completion"):
             module = importlib.import_module(f".commands.{name}", __package__)
             module.add_arguments(command)
+            command.set_defaults(run=module.run, parser=parser, argv=argv)
     arguments = parser.parse_args(argv)
-    status: int = module.run(arguments)
+    status: int = arguments.run(arguments)
     return status
-
-
-def _escaped(text: str) -> str:
-    """``text`` without what would act on a terminal: paths may hold it."""
-    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
 def _prepare_output() -> None:

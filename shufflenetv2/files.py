@@ -109,6 +109,32 @@ def whole_files(path: Path, parts: Sequence[Path]) -> Iterator[Path]:
     _flush_directory(parts[0].parent)
 
 
+@contextmanager
+def held(folder: str | os.PathLike[str]) -> Iterator[bool]:
+    """Hold ``folder`` while the block runs; False if another process holds it.
+
+    Nothing is written for it, and it ends with the process, however that ends. Where the system or the disk knows no
+    such locks (Windows, some network file systems), everyone may.
+    """
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield True
+        return
+    free = True
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+        yield free
+    finally:
+        os.close(descriptor)
+
+
 def _flush_directory(directory: Path) -> None:
     """Make the rename itself survive a power loss, where directories can be opened (not on Windows)."""
     if not hasattr(os, "O_DIRECTORY"):

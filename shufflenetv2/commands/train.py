@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import MISSING, fields, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..description import MAX_SIDE, STANDARD, Category, Description, check_label, parse_description, to_json
 from ..errors import DatasetError, ManifestError, TrainingError
+from ..files import held
 from ..package import require
+from ..training.again import complete, remember
 from ..training.recipe import Augmentation, Recipe
 from ..weights.manifest import DEFAULT_ARCH
 from .options import (
@@ -44,12 +48,18 @@ Options = TypeVar("Options", Recipe, Augmentation)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = adder(parser)
-    add("data", "one folder of photos a class; or train/, and val/ or test/, each with such folders", metavar="DIR")
+    add(
+        "data",
+        "one folder of photos a class; or train/, and val/ or test/, each with such folders",
+        metavar="DIR",
+        nargs="?",
+    )
     add("--val", "photos to validate on, in folders of the same names", metavar="DIR")
     add("--held-out", "without such photos, the part of every class", type=fraction, default=0.1, metavar="PART")
-    add("--output", "folder for the results: best.pth is the model", metavar="RUN", required=True, type=Path)
+    add("--output", "folder for the results: best.pth is the model", metavar="RUN", type=Path)
     more = "; --epochs, --sizes, --lr and --workers may differ"
-    add("--resume", "continue in RUN after its last whole epoch" + more, action="store_true")
+    add("--resume", "continue in RUN after its last whole epoch; --resume RUN needs nothing else" + more,
+        nargs="?", const="", metavar="RUN")  # fmt: skip
     add_weights(parser, ", to start from; or none", labelled=False)
     add("--small-stem", "conv1 of stride 1 and no max-pool, for photos of some 32 pixels (default: as the weights)",
         action="store_true")  # fmt: skip
@@ -133,9 +143,14 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.teacher import open_teacher
     from ..training.trainer import Trainer
 
-    with join(arguments.device) as group:  # around everything: an error in all processes is told once
+    arguments = complete(arguments)
+    with (
+        join(arguments.device) as group,
+        ExitStack() as stack,
+    ):  # around everything: an error in all processes is told once
         require("training", "torchvision>=0.25", "tqdm>=4.66", "matplotlib>=3.9")
-        train, val = read_data(arguments)
+        told = (lambda line: print(f"shufflenetv2: {line}", file=sys.stderr)) if group.leads else (lambda line: None)
+        train, val = read_data(arguments, told)
         source, description = plan(arguments, train.categories)
         recipe = make_recipe(arguments, description)
         preprocess, sizes = description.preprocess, [pixels for pixels, _ in recipe.sizes]
@@ -143,7 +158,13 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.teacher:
             teacher = open_teacher(arguments.teacher, train.categories, preprocess, sizes, group.device)
         group.wait()  # RUN may lie among the photos: it must not appear while another process lists them
-        state = open_run(arguments.output, arguments.resume)
+        state = open_run(arguments.output, arguments.resume is not None)
+        if group.leads and not stack.enter_context(held(arguments.output)):
+            raise TrainingError(
+                f"another process is training in {arguments.output}; wait for it, or give another --output"
+            )
+        if group.leads and state is None:
+            remember(arguments.output, arguments.argv)
         torch.manual_seed(arguments.seed)
         model = build(
             description.arch,
@@ -164,13 +185,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def read_data(arguments: argparse.Namespace) -> tuple[LabelledPhotos, LabelledPhotos | None]:
+def read_data(
+    arguments: argparse.Namespace, told: Callable[[str], object] = lambda line: None
+) -> tuple[LabelledPhotos, LabelledPhotos | None]:
     """The photos to learn from, and those to validate on unless ``--held-out 0`` says there are none."""
     from ..photos.folders import find_split, hold_out, read_labelled
 
     directory = find_split(arguments.data, ["train"])
     val = arguments.val or (directory and find_split(arguments.data, ["val", "test"]))
-    train = read_labelled(directory or arguments.data)
+    train = read_labelled(directory or arguments.data, None, told)
     for name in train.categories:
         try:
             check_label(name, f"{directory or arguments.data}, the folder {name!r:.80}")
@@ -179,7 +202,7 @@ def read_data(arguments: argparse.Namespace) -> tuple[LabelledPhotos, LabelledPh
     if len(train.categories) < 2:
         raise DatasetError(f"{arguments.data} has one class, {train.categories[0]!r}; telling apart takes two or more")
     if val:
-        return train, read_labelled(val, [Category(name, None) for name in train.categories])
+        return train, read_labelled(val, [Category(name, None) for name in train.categories], told)
     return hold_out(train, arguments.held_out, arguments.seed) if arguments.held_out else (train, None)
 
 

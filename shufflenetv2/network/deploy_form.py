@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..package import logger
 from .origin import WithOrigin
 
 # A larger batch goes through the network in pieces of about this many pixels, on the CPU: beyond it, the largest
@@ -227,6 +228,14 @@ class DeployedShuffleNetV2(WithOrigin):
         self.conv5 = conv5
         self.activation = activation
         self.fc: nn.Module = nn.Identity()
+
+    def train(self, mode: bool = True) -> "DeployedShuffleNetV2":
+        if mode:
+            logger.warning(
+                "the deploy form is for inference: train() changes nothing, and no parameter asks for a gradient; to "
+                "train, load the plain network (deploy=False), and deploy what was trained"
+            )
+        return super().train(mode)
 
     def forward_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The feature maps of stages 2, 3, 4 and conv5, as the plain network's ``forward_features`` gives them."""

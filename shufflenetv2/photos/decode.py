@@ -3,6 +3,7 @@
 Nothing is decoded before its size and the number of its parts are known to be acceptable (``formats.py`` counts them).
 """
 
+import glob
 import os
 import re
 import sys
@@ -38,6 +39,8 @@ _UPRIGHT = {  # how the values 2 to 8 of EXIF's orientation are undone
 }
 _SAME_SHAPE = (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4])
 
+# What the shell's <(command) gives, which has a writer: a pipe by name may have none, and would never end.
+_OPEN_ALREADY = re.compile(r"/dev/(fd/\d+|stdin)|/proc/self/fd/\d+")
 
 KINDS = (
     "a path, an https:// address, bytes, a file object, a PIL image, a numpy array (H, W, 3) or a uint8 tensor "
@@ -171,6 +174,9 @@ def _read(photo: object, name: str) -> bytes:
 def _at_hand(photo: object, name: str, allowed: int) -> bytes:
     try:
         if isinstance(photo, (str, os.PathLike)):
+            if _OPEN_ALREADY.fullmatch(name):
+                with open(photo, "rb") as pipe:
+                    return _drain(pipe, allowed)
             return read_regular(expanded(photo), allowed)
         if isinstance(photo, (bytes, bytearray, memoryview)):
             return bytes(photo)
@@ -180,6 +186,8 @@ def _at_hand(photo: object, name: str, allowed: int) -> bytes:
     except (OSError, ValueError) as error:
         was_url = not isinstance(photo, str) and re.match(r"https?:/[^/]", name)  # a Path has lost a slash
         hint = "; an address is given as text, not as a Path" if was_url else ""
+        if isinstance(error, FileNotFoundError) and glob.has_magic(name):
+            hint = "; patterns are for the command line: in Python give sorted(glob.glob(...))"
         reason = shown(getattr(error, "strerror", None) or str(error))
         raise ImageError(f"{name} cannot be opened: {reason}{hint}") from error
 

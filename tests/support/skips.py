@@ -17,6 +17,7 @@ PERMITTED_SKIPS = (
     "needs port 53",
     "needs POSIX",
     "needs Linux",
+    "needs the shell",
     "needs RLIMIT_AS",
     "other allocators than glibc's",
     "torch 2.10 exports no max-pool of dynamic size",

@@ -1,0 +1,63 @@
+"""The command that began a run, kept beside it, so that ``train --resume RUN`` needs nothing else."""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import TrainingError
+from ..files import read_regular, shown, write_whole
+
+FILE = "command.json"
+MAX_BYTES = 1_000_000
+
+
+def remember(run: Path, arguments: Sequence[str]) -> None:
+    """Keep ``arguments``, and the folder that their relative paths start from."""
+    write_whole(run / FILE, json.dumps({"directory": os.getcwd(), "arguments": [*arguments]}).encode())
+
+
+def recall(run: Path) -> list[str]:
+    """The arguments by which the run in the folder ``run`` began.
+
+    Raises:
+        TrainingError: they are not there, or were given in another folder.
+    """
+    advice = "give the command that began it once more, with --resume at its end"
+    try:
+        said = json.loads(read_regular(run / FILE, MAX_BYTES))
+        directory, arguments = said["directory"], said["arguments"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = f"there is no {FILE} that could be read in it"
+        raise TrainingError(f"{shown(run)} does not say how its run began: {reason}; {advice}") from error
+    if not isinstance(arguments, list) or not all(isinstance(each, str) for each in arguments):
+        raise TrainingError(f"{shown(run)} does not say how its run began: {FILE} was changed; {advice}")
+    if not isinstance(directory, str) or not _same(directory, os.getcwd()):
+        raise TrainingError(
+            f"the run in {shown(run)} began in the folder {shown(str(directory))}; go there, or {advice}"
+        )
+    return arguments
+
+
+def complete(arguments: argparse.Namespace) -> argparse.Namespace:
+    """``arguments`` with those of the run's first command, where ``--resume RUN`` stands for them.
+
+    Raises:
+        TrainingError: no one says what to train on, or where the results go.
+    """
+    if arguments.resume and arguments.output:  # the flag, with DIR behind it
+        if arguments.data:
+            raise TrainingError("--resume RUN and --output RUN both name the run; give --output RUN and --resume alone")
+        arguments.data, arguments.resume = arguments.resume, ""
+    if arguments.resume:
+        began = recall(Path(arguments.resume))
+        own = [each for each in arguments.argv if each not in ("train", "--resume", arguments.resume)]
+        return arguments.parser.parse_args([*began, *own, "--resume"])  # type: ignore[no-any-return]
+    if not arguments.data or not arguments.output:
+        raise TrainingError("give a folder of photos and --output RUN; to go on with a run, --resume RUN alone")
+    return arguments
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
