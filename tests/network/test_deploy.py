@@ -279,12 +279,16 @@ def test_leaves_the_original_and_the_random_state_alone():
 
 
 @torch.inference_mode()
-def test_training_mode_changes_nothing():
+def test_training_mode_changes_nothing(caplog):
     deployed = deploy(randomised(TINY))
     assert not deployed.training
     photos = images(2, 64, 64)
     expected = deployed(photos)
+    assert torch.equal(deployed.eval()(photos), expected)
+    assert caplog.text == ""
     assert torch.equal(deployed.train()(photos), expected)
+    assert "the deploy form is for inference" in caplog.text
+    assert "load the plain network (deploy=False)" in caplog.text
 
 
 def test_asks_for_no_gradient():

@@ -3,6 +3,7 @@
 import gzip
 import re
 import ssl
+import sys
 import time
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from support.fault_server import (
     silence,
     stall,
 )
-from support.processes import ROOT
+from support.processes import ROOT, run
+from support.skips import needs_posix
 
 from shufflenetv2 import classifier, preprocess
 from shufflenetv2.errors import ImageError
@@ -172,3 +174,26 @@ def test_an_address_as_a_path_is_told_from_a_missing_file() -> None:
 def test_names_that_are_no_addresses(tmp_path: Path) -> None:
     assert [each for each in ("https:/a", "a/b://c", "C:\\a", "~/a", "", b"https://a", Path("https://a"))
             if url.is_url(each)] == []  # fmt: skip
+
+
+# Pipes that the shell opened.
+
+
+@needs_posix
+def test_what_the_shell_opened_is_read() -> None:
+    command = f'"{sys.executable}" -m shufflenetv2 classify --weights cifar10 --top 1 <(cat images/cat.jpg) /dev/stdin'
+    ran = run("bash", "-c", f"{command} < images/coffee.jpg; {command} <(head -c 3000 images/cat.jpg) < images/cat.jpg",
+              check=False)  # fmt: skip
+    assert ran.returncode == 1
+    assert [line.split()[-1] for line in ran.stdout.splitlines()][1::2][0] == "cat"
+    assert ran.stdout.count("%") == 4
+    assert ran.stderr.count("cannot be decoded") == 1
+
+
+def test_a_pattern_is_told_from_a_missing_file() -> None:
+    with pytest.raises(
+        ImageError, match=r"patterns are for the command line: in Python give sorted\(glob.glob\(...\)\)"
+    ):
+        open_photo("images/*.jpg")
+    with pytest.raises(ImageError, match=r"No such file or directory$"):
+        open_photo("images/none.jpg")

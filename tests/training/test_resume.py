@@ -267,7 +267,13 @@ def interrupt(*_: object) -> str:
 
 
 def assert_same_run(left: Path, right: Path) -> None:
-    assert sorted(path.name for path in left.iterdir()) == ["best.pth", "curves.png", "last.pth", "log.csv"]
+    assert sorted(path.name for path in left.iterdir()) == [
+        "best.pth",
+        "command.json",
+        "curves.png",
+        "last.pth",
+        "log.csv",
+    ]
     for name in ("last.pth", "best.pth"):
         assert_equal(load(left / name), load(right / name), name)
     assert_equal(rows(left), rows(right), "log.csv")

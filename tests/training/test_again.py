@@ -1,0 +1,149 @@
+"""`train --resume RUN` alone, two runs in one folder, and what a folder leaves out."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from support.colours import ENVIRONMENT, SCRATCH, make_colours, train
+from support.processes import ROOT, run, run_python, started
+
+from shufflenetv2.__main__ import main
+from shufflenetv2.files import held
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("once")
+    assert train(make_colours(root / "data", 4), root / "run", "--epochs", "1") == 0
+    return root
+
+
+@pytest.fixture
+def room(once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(once, tmp_path / "room"))
+
+
+def epochs(run: Path) -> int:
+    return len((run / "log.csv").read_text().splitlines()) - 1
+
+
+def test_the_run_says_how_it_began(room: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(room)
+    assert train(Path("data"), Path("again"), "--epochs", "1") == 0
+    assert main(["train", "--resume", "again", "--epochs", "2"]) == 0
+    assert epochs(Path("again")) == 2
+    monkeypatch.chdir(tmp_path)
+    link = tmp_path / "link"
+    link.symlink_to(room)
+    monkeypatch.chdir(link)  # the same folder by another name
+    assert main(["train", "--epochs", "3", "--resume", "again"]) == 0
+    assert epochs(Path("again")) == 3
+
+
+def test_elsewhere_it_says_where_to_go_and_that_works(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(room)
+    assert train(Path("data"), Path("again"), "--epochs", "1") == 0
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert main(["train", "--resume", str(room / "again"), "--epochs", "2"]) == 1
+    message = capsys.readouterr().err
+    assert f"began in the folder {room}; go there" in message
+    monkeypatch.chdir(message.partition("began in the folder ")[2].partition(";")[0])
+    assert main(["train", "--resume", str(room / "again"), "--epochs", "2"]) == 0
+
+
+@pytest.mark.parametrize("content", [None, b"{}", b"no json", b'{"directory": ".", "arguments": [1]}'])
+def test_a_run_that_does_not_say_it(content: bytes | None, room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (room / "run/command.json").unlink()
+    if content is not None:
+        (room / "run/command.json").write_bytes(content)
+    assert main(["train", "--resume", str(room / "run")]) == 1
+    assert "give the command that began it once more, with --resume at its end" in capsys.readouterr().err
+    assert train(room / "data", room / "run", "--epochs", "2", "--resume") == 0  # what it says
+
+
+def test_the_flag_may_stand_before_the_folder(room: Path) -> None:
+    command = ["train", "--resume", str(room / "data"), "--output", str(room / "run"), *SCRATCH, "--epochs", "2"]
+    assert main(command) == 0
+    assert epochs(room / "run") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a folder of photos and --output RUN; to go on with a run, --resume RUN alone"),
+        (["photos"], "give a folder of photos and --output RUN"),
+        (["--output", "run"], "give a folder of photos and --output RUN"),
+        (["photos", "--output", "run", "--resume", "run"], "both name the run; give --output RUN and --resume alone"),
+        (["--resume", "missing"], "there is no command.json that could be read in it"),
+    ],
+)
+def test_half_a_call_is_told(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_two_runs_in_one_folder(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom shufflenetv2.files import held\n"
+        f"with held({str(room / 'run')!r}) as free:\n    print(free, flush=True)\n    sys.stdin.read()\n"
+    )
+    with started(sys.executable, "-c", program, stdin=-1, stdout=-1) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        before = sorted(path.name for path in (room / "run").iterdir())
+        assert train(room / "data", room / "run", "--epochs", "2", "--resume") == 1
+        assert "another process is training in" in capsys.readouterr().err
+        assert sorted(path.name for path in (room / "run").iterdir()) == before
+    assert train(room / "data", room / "run", "--epochs", "2", "--resume") == 0  # it was killed: nothing to clear away
+
+
+def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
+    with held(tmp_path) as first, held(tmp_path) as second:
+        assert (first, second) == (True, False)
+    with held(tmp_path) as again, held(tmp_path / "missing") as missing:
+        assert again
+        assert missing
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_folder_leaves_out_is_told(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (room / "data/red/notes.txt").touch()
+    (room / "data/readme.md").touch()
+    assert train(room / "data", room / "other", "--epochs", "1") == 0
+    told = capsys.readouterr().err
+    assert "left out of" in told
+    assert ".txt" in told
+    assert "1 file in no class's folder" in told
+
+
+@pytest.mark.slow
+def test_a_call_that_cannot_be_understood_is_told_once() -> None:
+    for arguments in (["train", "--epoch", "many"], ["classify"], ["evaluate", "x", "--batch-size", "0"]):
+        launch = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "shufflenetv2", *arguments)
+        ran = run(sys.executable, "-m", *launch, env=ENVIRONMENT, check=False)
+        assert ran.returncode != 0
+        assert ran.stderr.count("usage: shufflenetv2") <= 1
+        assert ran.stderr.count("shufflenetv2 " + arguments[0] + ": error:") <= 1
+
+
+def test_an_empty_argument_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["classify", ""], ["evaluate", ""], ["train", "photos", "--output", ""], ["weights", "list", ""]):
+        with pytest.raises(SystemExit):
+            main(command)
+        assert "an argument is empty; is a variable of the shell not set?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_help_under_torchrun_is_shown_once() -> None:
+    ran = run_python(
+        "import os, sys; os.environ['RANK'] = '1'\nfrom shufflenetv2.__main__ import main\nmain(['train', '--help'])",
+        cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("", "", 0)
