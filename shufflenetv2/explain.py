@@ -7,6 +7,7 @@ https://arxiv.org/abs/1512.04150) is no approximation: the logit is the mean of 
 import ctypes
 import io
 import math
+import threading
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
@@ -169,7 +170,13 @@ def last_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, nn.
             f"{type(model).__name__} does not (of an exported file, take the weights that it was made from)"
         )
     given: list[Tensor] = []
-    handle = head.register_forward_hook(lambda module, inputs, output: given.append(output.clone()))
+    thread = threading.get_ident()  # others may use the network meanwhile
+
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+        if threading.get_ident() == thread:
+            given.append(output.clone())
+
+    handle = head.register_forward_hook(keep)
     try:
         logits = model(images.to(last.weight.device, last.weight.dtype))
     finally:

@@ -1,6 +1,7 @@
 """The map is the logit, exactly, and lies where a person sees the thing."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -243,3 +244,15 @@ def test_the_overlay_shows_where(classifier: Classifier) -> None:
     red, green, blue = overlay.getpixel((20, 100))  # type: ignore[misc]
     assert red == green == blue < 90
     assert overlay.getpixel((60, 100)) == overlay.getpixel((299, 100)) == (255, 255, 255)
+
+
+def test_threads_that_share_a_classifier_do_not_see_each_others_features(classifier: Classifier) -> None:
+    photos = [torch.full((3, 40, 40), value, dtype=torch.uint8) for value in (0, 60, 120, 180, 240)]
+    alone = [classifier.explain(photo).heatmap for photo in photos]
+
+    def work(index: int) -> bool:
+        classifier(photos[(index + 1) % 5])
+        return torch.equal(classifier.explain(photos[index % 5]).heatmap, alone[index % 5])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(200)))
