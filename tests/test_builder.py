@@ -181,6 +181,21 @@ def test_a_name_in_the_wrong_place() -> None:
     assert entrypoints.classifier(weights="cifar10", pretrained=True).categories[3] == "cat"
 
 
+@pytest.mark.parametrize("in_channels", [1, 2, 3, 4, 7])
+def test_other_channels_deploy_to_the_same_function(in_channels: int) -> None:
+    plain, deployed = (
+        entrypoints.shufflenet_v2_x0_5(weights="cifar10_v1", in_channels=in_channels, deploy=deploy)
+        for deploy in (False, True)
+    )
+    assert plain.in_channels == in_channels
+    assert plain.conv1[0].kernel_size == (3, 3)
+    images = torch.rand(2, in_channels, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        logits = plain(images)
+        assert logits.std(0).max() > 0.01
+        torch.testing.assert_close(deployed(images), logits, rtol=0, atol=1e-4 * float(logits.abs().max()))
+
+
 def test_channels_without_weights() -> None:
     assert entrypoints.shufflenet_v2_x0_5().in_channels == 3
     assert entrypoints.shufflenet_v2_x0_5(in_channels=4).in_channels == 4

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.skips import needs_linux
 
-from shufflenetv2.files import TEMPORARY, NotRegularError, read_regular, whole_file, write_whole
+from shufflenetv2.files import TEMPORARY, NotRegularError, read_regular, shown, whole_file, write_whole
 
 MEGABYTE = 1 << 20
 
@@ -92,3 +92,19 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     write_whole(tmp_path / "file", b"new")
     assert (tmp_path / "precious").read_bytes() == b"kept"
     assert not (tmp_path / "file").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        ("photo.jpg", "photo.jpg"),
+        ("a\x1b[31m\nb", "a\\x1b[31m\\nb"),
+        ("\u202egpj.exe", "\\u202egpj.exe"),
+        ("\udcff.jpg", "\\udcff.jpg"),
+        ("Straße\u00a0\u3000\U0001f600", "Straße\u00a0\u3000\U0001f600"),
+        (b"\xff.jpg", "\\udcff.jpg"),
+        (Path("a") / "b", os.path.join("a", "b")),
+    ],
+)
+def test_a_name_for_people(name: str | bytes | Path, seen: str) -> None:
+    assert shown(name) == seen

@@ -135,7 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("area", nargs="?", help="one of those in tools/mutate.py (default: each)")
     command.add_argument("--seed", type=int, default=0, help="chooses the mutants")
     command.add_argument("--count", type=int, default=60, help="of mutants in each area")
-    command.add_argument("--again", action="store_true", help="try those that survived an earlier run, too")
+    command.add_argument("--again", action="store_true", help="try those that survived earlier, and no others")
     command.add_argument("--document", action="store_true", help="bring docs/mutants.md up to date, and no more")
     command.add_argument("--budget", type=float, default=12, help="seconds of tests for each mutant")
     command = add(photos, "read many damaged photos, and write docs/photo-mutants.json for docs/faults.md")

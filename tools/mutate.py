@@ -168,10 +168,14 @@ def results() -> dict[str, dict[str, Any]]:
 
 
 def mutate(area: str, seed: int, count: int, again: bool, budget: float) -> None:
-    """Try ``count`` mutants of an area, each once; ``again``: those that survived earlier, too."""
+    """Try ``count`` mutants of an area, each once; ``again``: those that survived earlier, and no others."""
     RESULTS.parent.mkdir(exist_ok=True)
     known, found = results(), list(mutants(AREAS[area][0]))
-    sample = random.Random(f"{seed} {area}").sample(found, min(count, len(found)))
+    if again:
+        sample = [mutant for mutant in found if mutant.key in known and not known[mutant.key]["killed"]]
+    else:
+        chosen = random.Random(f"{seed} {area}").sample(found, min(count, len(found)))
+        sample = [mutant for mutant in chosen if mutant.key not in known]
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         root = Path(folder, "copy")
         listed = subprocess.run(["git", "ls-files", "-zco", "--exclude-standard"], cwd=CHECKOUT, stdout=subprocess.PIPE)
@@ -180,8 +184,6 @@ def mutate(area: str, seed: int, count: int, again: bool, budget: float) -> None
             shutil.copy2(CHECKOUT / name, root / name)
         tests = tests_of(area, root)
         for mutant in sample:
-            if mutant.key in known and (known[mutant.key]["killed"] or not again):
-                continue
             path, chosen, start = root / "shufflenetv2" / mutant.file, chosen_tests(tests, mutant, budget), time.time()
             data = path.read_bytes()
             path.write_bytes(data[: mutant.begin] + mutant.new.encode() + data[mutant.end :])

@@ -231,7 +231,7 @@ class TestNearMisses:
         "wrap",
         [
             lambda good: {"epoch": 3, "model": good, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}},
-            lambda good: {"model_state_dict": good, "loss": 0.5},
+            lambda good: {"model_state_dict": good, "loss": 0.5, "counts": {0: 3, 1: 4}},
             lambda good: {"state_dict": good, "hyper_parameters": {"lr": 0.1}, "pytorch-lightning_version": "2.5"},
             lambda good: {f"module.{key}": value for key, value in good.items()},
             lambda good: {f"_orig_mod.{key}": value for key, value in good.items()},
@@ -578,6 +578,9 @@ class TestAFileOfOnesOwn:
         monkeypatch.setattr(checkpoints, "MAX_BYTES", 1000)
         (tmp_path / "best.pth").write_bytes(b"x" * 1001)
         with pytest.raises(CheckpointError, match="is larger than 1,000 bytes"):
+            entrypoints.shufflenet_v2_x0_5(weights=tmp_path / "best.pth")
+        (tmp_path / "best.pth").write_bytes(b"x" * 1000)
+        with pytest.raises(CheckpointError, match="cannot be loaded as a checkpoint"):
             entrypoints.shufflenet_v2_x0_5(weights=tmp_path / "best.pth")
 
     @pytest.mark.parametrize("version", ["2.5.1", "1.13.0+cu117"])
