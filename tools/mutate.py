@@ -174,8 +174,8 @@ def mutate(area: str, seed: int, count: int, again: bool, budget: float) -> None
     if again:
         sample = [mutant for mutant in found if mutant.key in known and not known[mutant.key]["killed"]]
     else:
-        chosen = random.Random(f"{seed} {area}").sample(found, min(count, len(found)))
-        sample = [mutant for mutant in chosen if mutant.key not in known]
+        drawn = random.Random(f"{seed} {area}").sample(found, min(count, len(found)))
+        sample = [mutant for mutant in drawn if mutant.key not in known]
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         root = Path(folder, "copy")
         listed = subprocess.run(["git", "ls-files", "-zco", "--exclude-standard"], cwd=CHECKOUT, stdout=subprocess.PIPE)
