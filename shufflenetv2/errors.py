@@ -42,6 +42,10 @@ class DatasetError(ShuffleNetError, ValueError):
     """A folder of photos cannot be used as one: missing, empty, of unknown classes; the message names it."""
 
 
+class TableError(ShuffleNetError, OSError):
+    """A table of many photos cannot be written or gone on with; what it held before is intact, and so are its rows."""
+
+
 class ExportError(ShuffleNetError, RuntimeError):
     """A file could not be written, or does not compute what the model does; nothing is left behind."""
 

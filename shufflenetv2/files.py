@@ -78,7 +78,7 @@ def whole_file(
         replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _flush_directory(path.parent)
+    flush_directory(path.parent)
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def whole_files(path: Path, parts: Sequence[Path]) -> Iterator[Path]:
             os.replace(folder / part.name, part)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    _flush_directory(parts[0].parent)
+    flush_directory(parts[0].parent)
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def held(folder: str | os.PathLike[str]) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _flush_directory(directory: Path) -> None:
+def flush_directory(directory: Path) -> None:
     """Make the rename itself survive a power loss, where directories can be opened (not on Windows)."""
     if not hasattr(os, "O_DIRECTORY"):
         return

@@ -108,7 +108,7 @@ def offline() -> bool:
     return os.environ.get("SHUFFLENETV2_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
-def progress_bar(total: int, unit: str, *, shown: bool | None = None, **options: Any) -> Any:
+def progress_bar(total: int | None, unit: str, *, shown: bool | None = None, **options: Any) -> Any:
     """A bar on stderr: tqdm's where it is installed, else the plain one that torch.hub shows.
 
     ``shown=None`` is the rule for commands: on a terminal only, so that a log file gets lines alone.

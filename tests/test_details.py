@@ -138,7 +138,7 @@ def test_hidden_files_are_no_photos(tmp_path: Path) -> None:
     (tmp_path / ".Trash").mkdir()
     for name in ("cat.jpg", "._cat.jpg", ".Trash/old.jpg"):  # macOS leaves the second beside each photo on a USB stick
         shutil.copy(ROOT / "images/cat.jpg", tmp_path / name)
-    assert find_photos([tmp_path]) == [tmp_path / "cat.jpg"]
+    assert list(find_photos([tmp_path])) == [tmp_path / "cat.jpg"]
 
 
 def test_a_failed_import_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def find_folder(folder: Path) -> tuple[Path, ...]:
 
     if not folder.is_dir():
         raise DatasetError(f"--folder {folder} is not a folder")
-    photos = tuple(find_photos([folder]))
+    photos = tuple(map(Path, find_photos([folder])))
     for batch in read_ahead(photos, PhotoTransform(STANDARD)):
         for _, ready in batch:
             if isinstance(ready, ImageError):

@@ -106,7 +106,7 @@ def calibration_photos(folder: Path, weights: Weights, pixels: int) -> Tensor:
 
     if pixels != weights.preprocess.crop:
         raise DatasetError(f"photos come as {weights.preprocess.crop}x{weights.preprocess.crop}; leave --size out")
-    paths = find_photos([folder]) if folder.is_dir() else []
+    paths = list(find_photos([folder])) if folder.is_dir() else []
     if len(paths) < LEAST_PHOTOS:
         raise DatasetError(
             f"--calibrate {folder}: {len(paths)} photos were found there, at least {LEAST_PHOTOS} are needed: with "

@@ -1,14 +1,22 @@
 """The photos in folders, and what was left out of them: nothing is passed over without a word."""
 
+import glob
 import os
-from collections import Counter
+import sys
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import DatasetError
 from ..files import expanded, shown
 from .formats import remedy, suffixes
+from .url import is_url
 
+MAX_NAME = 1 << 20  # bytes of an entry of a list
+
+Found = Path | str  # a file, or an address
 Told = Callable[[str], object]  # is given a line for each folder of which something was left out
 
 
@@ -42,25 +50,90 @@ CLOSED = "folder that cannot be listed|folders that cannot be listed"
 UNLABELLED = "file in no class's folder|files in no class's folder"
 
 
-def find_photos(paths: Iterable[str | os.PathLike[str]], told: Told = lambda line: None) -> list[Path]:
-    """Files as given; of folders what is a photo by its suffix, recursively and sorted, without hidden files.
+def find_photos(sources: Iterable[str | os.PathLike[str]], told: Told = lambda line: None) -> Iterator[Found]:
+    """The photos of ``sources``, found as they are asked for: none is listed before the first is given.
 
     Args:
-        paths: ``~`` is the home directory.
-        told: is given a line for each folder of which something was left out.
+        sources: files, as given; folders, of which what is a photo by its suffix is read, recursively and sorted,
+            without hidden files, and links to folders last; patterns such as ``photos/*.jpg``, sorted within a folder;
+            addresses. ``~`` is the home directory, and what exists by a name is no pattern.
+        told: is given a line for each folder of which something was left out, once that is read.
 
     Raises:
-        DatasetError: a folder holds no photo, or cannot be listed.
+        DatasetError: at once, if a folder among the sources holds no photo or cannot be listed, or nothing fits a
+            pattern.
     """
-    photos: list[Path] = []
-    for path in (Path(expanded(each)) for each in paths):
-        if not path.is_dir():
-            photos.append(path)
-            continue
+    return chain.from_iterable([_primed(_photos(each, told)) for each in sources])
+
+
+def find_listed(sources: Iterable[str], told: Told = lambda line: None) -> Iterator[Found]:
+    """The same of a long list, read as it goes: a folder without photos is given itself, as a photo that is none."""
+    for source in sources:
+        try:
+            yield from _photos(source, told)
+        except DatasetError:
+            yield Path(expanded(source))
+
+
+def read_list(name: str, separator: bytes) -> Iterator[str]:
+    """The sources in the file ``name``, or in standard input if that is ``-``; empty ones are left out.
+
+    Raises:
+        OSError: at once, if it cannot be opened.
+        DatasetError: something in it is too long to be a name.
+    """
+    return _split(sys.stdin.buffer if name == "-" else open(expanded(name), "rb"), name, separator)
+
+
+def _split(file: BinaryIO, name: str, separator: bytes) -> Iterator[str]:
+    rest = b""
+    with file:
+        while part := file.read1(1 << 16):  # type: ignore[attr-defined]  # what there is: a pipe may be slow
+            *whole, rest = (rest + part).split(separator)
+            if len(rest) > MAX_NAME:
+                raise DatasetError(f"{shown(name)} is no list of photos: it has no end of an entry in {MAX_NAME} bytes")
+            yield from (os.fsdecode(entry) for each in whole if (entry := _ended(each, separator)))
+    if entry := _ended(rest, separator):
+        yield os.fsdecode(entry)
+
+
+def _ended(entry: bytes, separator: bytes) -> bytes:
+    return entry.removesuffix(b"\r") if separator == b"\n" else entry
+
+
+def _primed(photos: Iterator[Found]) -> Iterator[Found]:
+    """The same photos; the first is looked for now, so that what is wrong is told before anything long begins."""
+    return chain([next(photos)], photos)
+
+
+def _photos(source: str | os.PathLike[str], told: Told) -> Iterator[Found]:
+    """At least one photo.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    if isinstance(source, str) and is_url(source):
+        yield source
+        return
+    path = Path(expanded(source))
+    if path.is_dir():
         left_out = LeftOut()
-        photos += list_photos(path, left_out)
+        yield from _photos_in(path, left_out)
         tell(path, left_out, told)
-    return photos
+    elif glob.has_magic(str(path)) and not os.path.lexists(path):
+        matches = _matching(str(path))
+        if (first := next(matches, None)) is None:
+            raise DatasetError(f"nothing fits the pattern {shown(path)}, and no file has that name")
+        yield from find_listed(chain([first], matches), told)
+    else:
+        yield path
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    head, tail = os.path.split(pattern)
+    folders = sorted(glob.iglob(head, recursive=True)) if glob.has_magic(head) else [head]
+    for folder in folders:
+        yield from sorted(glob.iglob(os.path.join(glob.escape(folder), tail), recursive=True))
 
 
 def tell(folder: Path, left_out: LeftOut, told: Told) -> None:
@@ -74,44 +147,70 @@ def list_photos(folder: Path, left_out: LeftOut) -> list[Path]:
     Raises:
         DatasetError: it holds no photo, or cannot be listed.
     """
+    return sorted(_photos_in(folder, left_out))
+
+
+def _photos_in(folder: Path, left_out: LeftOut) -> Iterator[Path]:
     try:
         os.scandir(folder).close()
     except OSError as error:
         raise DatasetError(f"the folder {shown(folder)} cannot be listed: {error.strerror}") from error
-    found = sorted(_walk(folder, left_out))
-    if not found:
+    photos = _walk(folder, left_out)
+    first = next(photos, None)
+    if first is None:
         beside = f"; in it: {left_out}" if left_out else ""
         raise DatasetError(f"the folder {shown(folder)} holds no photo ({', '.join(suffixes())}){beside}")
-    return found
+    yield first
+    yield from photos
 
 
 def _walk(top: Path, left_out: LeftOut) -> Iterator[Path]:
     """Links to folders are followed, each folder is read once: those that are no links first."""
-    wanted = suffixes()
     seen: set[tuple[int, int]] = set()
-    folders: list[Path] = [top]
-    links: list[Path] = []
-    while folders or links:
-        folder = folders.pop() if folders else links.pop()
-        try:
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:
-                left_out.others[AGAIN] += 1
+    links = deque([str(top)])
+    while links:
+        folder = links.popleft()
+        stack = [(folder, _entries(folder, seen, links, left_out))]
+        while stack:
+            folder, entries = stack[-1]
+            if not entries:
+                stack.pop()
                 continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError:
-            left_out.others[CLOSED] += 1
-            continue
-        for entry in reversed(entries):  # the last that is put on a stack is taken first
-            if entry.name.startswith("."):
-                left_out.others[HIDDEN] += 1
-            elif entry.is_symlink() and not os.path.exists(entry.path):
-                left_out.others[BROKEN] += 1
-            elif entry.is_dir():
-                (links if entry.is_symlink() else folders).append(Path(entry.path))
-            elif entry.name.lower().endswith(wanted):
-                yield Path(entry.path)
+            name, is_folder = entries.pop()
+            path = os.path.join(folder, name)
+            if is_folder:
+                stack.append((path, _entries(path, seen, links, left_out)))
             else:
-                left_out.suffixes[os.path.splitext(entry.name)[1].lower() or "without a suffix"] += 1
+                yield Path(path)
+
+
+def _entries(folder: str, seen: set[tuple[int, int]], links: deque[str], left_out: LeftOut) -> list[tuple[str, bool]]:
+    """The names of its photos and folders (then true), the first one last; ``links`` gets its links to folders."""
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            left_out.others[AGAIN] += 1
+            return []
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError:
+        left_out.others[CLOSED] += 1
+        return []
+    wanted = suffixes()
+    names = []
+    for entry in entries:
+        if entry.name.startswith("."):
+            left_out.others[HIDDEN] += 1
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            left_out.others[BROKEN] += 1
+        elif entry.is_dir():
+            if entry.is_symlink():
+                links.append(entry.path)
+            else:
+                names.append((entry.name, True))
+        elif entry.name.lower().endswith(wanted):
+            names.append((entry.name, False))
+        else:
+            left_out.suffixes[os.path.splitext(entry.name)[1].lower() or "without a suffix"] += 1
+    return names[::-1]

@@ -78,7 +78,6 @@ print({'torch', 'PIL', 'requests', 'numpy'} & set(sys.modules), time.process_tim
     ("arguments", "told"),
     [
         ([], ": error: the following arguments are required: COMMAND"),
-        (["classify"], " classify: error: the following arguments are required: PHOTO_OR_FOLDER"),
         (["classify", "x.jpg", "--jsn"], " classify: error: unrecognized arguments: --jsn; did you mean '--json'?"),
         (["weights", "list", "--jsn"], " weights list: error: unrecognized arguments: --jsn; did you mean '--json'?"),
         (["weights", "ftch"], " weights: error: argument ACTION: must be one of list, fetch, verify, path, got 'ftch'; "

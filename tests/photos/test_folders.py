@@ -37,16 +37,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_find_photos_is_sorted_recursive_and_keeps_explicit_files(folder: Path) -> None:
-    found = find_photos([folder])
+    found = list(find_photos([folder]))
     assert found == sorted(folder.rglob("*.jpg"))
-    assert find_photos([folder / "2", "elsewhere.xyz"])[-1] == Path("elsewhere.xyz")
+    assert list(find_photos([folder / "2", "elsewhere.xyz"]))[-1] == Path("elsewhere.xyz")
     with pytest.raises(DatasetError, match="holds no photo"):
         find_photos([Path(__file__).parent])
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 16, 100])
 def test_batches_are_in_order_and_bit_identical_to_one_at_a_time(folder: Path, batch_size: int) -> None:
-    paths = find_photos([folder])
+    paths = list(find_photos([folder]))
     seen: list[Path] = []
     images: list[Tensor] = []
     for batch in read_ahead(paths, TRANSFORM, batch_size, workers=3):
@@ -94,7 +94,7 @@ def test_bytes_of_every_format_are_found_by_suffix(tmp_path: Path) -> None:
         buffer = io.BytesIO()
         Image.new("RGB", (40, 30), "red").save(buffer, name)
         (tmp_path / f"x.{suffix}").write_bytes(buffer.getvalue())
-    assert len(find_photos([tmp_path])) == 5
+    assert len(list(find_photos([tmp_path]))) == 5
     [batch] = read_ahead(find_photos([tmp_path]), TRANSFORM)
     assert [ready.shape for _, ready in batch if isinstance(ready, Tensor)] == [(1, 3, 224, 224)] * 5
 

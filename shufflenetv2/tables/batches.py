@@ -1,0 +1,78 @@
+"""A classifier of batches of columns: the one class for Ray, Spark, Dask and whatever else hands out arrays."""
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+from ..builder import resolve
+from ..description import BATCH_SIZE
+from ..errors import IntegrityError
+from ..inference import Classifier
+from ..package import require
+from .rows import photo_path, to_row
+
+if TYPE_CHECKING:
+    import numpy
+
+
+class BatchClassifier:
+    """Classify photos by the batch, in a process that keeps the weights: they are loaded, and verified, once.
+
+    Args:
+        arch, weights, categories: as of ``classifier``.
+        features: give the pooled features, too.
+        batch_size: photos computed at once, whatever the batches are that come.
+        workers: threads that read photos; ``None`` is one a core.
+        sha256: what the weights must be, for processes on several machines.
+        options: further ones of ``classifier``: ``top``, ``device``, ``fast_decode``.
+
+    Raises:
+        IntegrityError: the weights are others than ``sha256`` says.
+        ShuffleNetError, ValueError: as of ``classifier``.
+    """
+
+    def __init__(
+        self,
+        arch: str | None = None,
+        weights: Any = "default",
+        *,
+        categories: Any = None,
+        features: bool = False,
+        batch_size: int = BATCH_SIZE,
+        workers: int | None = None,
+        sha256: str | None = None,
+        **options: Any,
+    ) -> None:
+        require("batches of columns", "numpy")
+        source = resolve(arch, weights, categories=categories)
+        self.classifier = Classifier(source, progress=False, **options)
+        if sha256 not in (None, source.sha256):
+            raise IntegrityError(f"{source.title} has sha256 {source.sha256} on {platform.node()}, expected {sha256}")
+        self.stream_options: Any = {"batch_size": batch_size, "workers": workers, "features": features}
+
+    def __call__(self, batch: "dict[str, numpy.ndarray[Any, Any]]") -> "dict[str, numpy.ndarray[Any, Any]]":
+        """Classify one batch.
+
+        Args:
+            batch: ``bytes`` (N,), what the files hold, or ``path`` (N,), paths or https addresses, or both; ``photo``
+                (N,) is what to call them, else their paths are.
+
+        Returns:
+            Arrays (N,) of objects: the columns of a table, in its order (docs/many-photos.md lists them). A photo that
+            cannot be used has its ``error`` there.
+
+        Raises:
+            ValueError: there is neither column.
+        """
+        import numpy
+
+        if "bytes" not in batch and "path" not in batch:
+            raise ValueError(f"a batch needs a column bytes or path, got {', '.join(batch) or 'none'}")
+        photos = [bytes(each) for each in batch["bytes"]] if "bytes" in batch else list(map(photo_path, batch["path"]))
+        names = batch.get("photo", batch.get("path", [""] * len(photos)))
+        results = self.classifier.stream(photos, **self.stream_options)
+        rows = [to_row(result, name, self.classifier.weights) for result, name in zip(results, names, strict=True)]
+        columns = {}
+        for column in rows[0] if rows else ():
+            columns[column] = numpy.empty(len(rows), dtype=object)
+            columns[column][:] = [row[column] for row in rows]
+        return columns

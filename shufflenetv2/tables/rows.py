@@ -1,0 +1,70 @@
+"""A row of a table: what a classifier says of one photo, as plain values under the names of the columns."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from ..naming import Weights
+from ..stream import Result
+
+STANDARD_INPUT = "-"
+COLUMNS = {  # name: type of its values; each may be None but photo and weights
+    "photo": str,
+    "label": str,
+    "index": int,
+    "probability": float,
+    "top_labels": list[str],
+    "top_indices": list[int],
+    "top_probabilities": list[float],
+    "error": str,
+    "width": int,
+    "height": int,
+    "weights": str,
+    "weights_sha256": str,
+}
+FEATURES = "features"  # a further column: list[float] of one length
+
+Row = Mapping[str, Any]
+
+
+def photo_name(photo: Any) -> str:
+    """What the column ``photo`` says: the path or address as it was given, ``-`` for standard input.
+
+    A name that is no UTF-8, or begins with ``file:``, is ``file:`` and its bytes as a URL has them (``%E9``), so that
+    every name comes back (``photo_path``).
+    """
+    if hasattr(photo, "read"):
+        return STANDARD_INPUT
+    name = os.fsdecode(photo)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"file:{quote_from_bytes(os.fsencode(name))}"
+    return f"file:{quote_from_bytes(name.encode())}" if name.startswith("file:") else name
+
+
+def photo_path(name: str) -> str:
+    """The path or address of which ``photo_name`` made ``name``."""
+    return os.fsdecode(unquote_to_bytes(name[5:])) if name.startswith("file:") else name
+
+
+def to_row(result: Result, name: str, weights: Weights) -> dict[str, Any]:
+    """One photo, under the names of ``COLUMNS``, and of ``FEATURES`` where the result has them."""
+    first = result.predictions[0] if result.predictions else None
+    width, height = result.size or (None, None)
+    row = {
+        "photo": name,
+        "label": first and first.label,
+        "index": first and first.index,
+        "probability": first and first.probability,
+        "top_labels": [each.label for each in result.predictions],
+        "top_indices": [each.index for each in result.predictions],
+        "top_probabilities": [each.probability for each in result.predictions],
+        "error": str(result.error) if result.error else None,
+        "width": width,
+        "height": height,
+        "weights": weights.title,
+        "weights_sha256": weights.sha256,
+    }
+    return row if result.features is None else {**row, FEATURES: result.features.tolist()}

@@ -1,0 +1,226 @@
+"""A table that appears whole or not at all, and survives whatever ends the process that writes it.
+
+While it grows it is parts in ``TABLE.parts/``: each is written whole, named by its number and the sha256 of its bytes,
+and holds whole batches, so that a run that goes on computes the same batches, and the same bits, as one that was never
+interrupted. ``about.json`` there says what the rows were made with. While the folder is held, a second run is told so.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from ..description import BATCH_SIZE
+from ..errors import ShuffleNetError, TableError
+from ..files import flush_directory, held, shown, whole_file, write_whole
+from .formats import ROW_GROUP, form_of
+from .rows import Row
+
+Photo = TypeVar("Photo")
+
+SECONDS = 5.0  # what a kill may cost
+
+
+class Table:
+    """A context manager: within it, ``missing`` says which photos to do, ``add`` takes their rows, ``finish`` ends it.
+
+    Args:
+        path: ends in ``.parquet``, ``.csv`` or ``.jsonl``.
+        about: what the rows are made with and of; a run that goes on must have the same. ``weights_sha256`` is one.
+        description: what the file's metadata says besides, where it has any.
+        features: the length of the column of features, or 0.
+        batch_size: rows are written in multiples of it.
+        resume: go on with what a run left that was interrupted.
+        overwrite: begin anew, whatever is there.
+
+    Raises:
+        TableError: there is a table, or a part of one, or another run writes it, or it was made with something else; or
+            it cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        about: dict[str, Any],
+        *,
+        description: dict[str, Any] | None = None,
+        features: int = 0,
+        batch_size: int = BATCH_SIZE,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = path
+        self.folder = path.with_name(f"{path.name}.parts")
+        self.form = form_of(path)
+        self.about = json.loads(json.dumps(about))  # as it will be read back
+        self.description = description or {}
+        self.features = features
+        self.batch_size = batch_size
+        self.resume, self.overwrite = resume, overwrite
+        self.complete = False  # it was, before this run: there is nothing to do
+        self.repeated = 0  # photos that were named more than once
+        self._rows: list[Row] = []
+        self._parts: list[Path] = []
+        self._written = time.monotonic()
+
+    def __enter__(self) -> "Table":
+        with self._told("cannot be written"):
+            if self.path.is_dir():
+                raise TableError(f"{shown(self.path)} is a folder, expected the name of a table")
+            if not self.folder.exists() and self.path.exists() and not self.overwrite:
+                self._check_finished()
+                return self
+            begun = self.folder.exists()
+            self.folder.mkdir(exist_ok=True)
+            with ExitStack() as lock:
+                if not lock.enter_context(held(self.folder)):
+                    raise TableError(
+                        f"another run is writing {shown(self.path)}; wait for its end, or name another table"
+                    )
+                self._begin(begun)
+                self._lock = lock.pop_all()
+        return self
+
+    def _begin(self, begun: bool) -> None:
+        if begun and not (self.resume or self.overwrite):
+            raise TableError(
+                f"an unfinished table is in {shown(self.folder)}; --resume goes on with it, --overwrite begins anew"
+            )
+        note = self.folder / "about.json"
+        if self.overwrite:
+            note.unlink(missing_ok=True)
+        if note.exists():
+            self._compare(json.loads(note.read_bytes()))
+            self._parts = self._whole_parts()
+        else:
+            for part in self.folder.glob("[0-9]*"):
+                part.unlink()
+            write_whole(note, json.dumps(self.about, indent=1).encode())
+
+    def _check_finished(self) -> None:
+        if not self.resume:
+            raise TableError(f"{shown(self.path)} exists; --overwrite replaces it")
+        found, wanted = self.form.weights(self.path), self.about["weights_sha256"]
+        if found not in (None, wanted):
+            raise TableError(
+                f"{shown(self.path)} is complete, by weights of sha256 {found}, not {wanted}; --overwrite replaces it"
+            )
+        self.complete = True
+
+    def _compare(self, before: dict[str, Any]) -> None:
+        for name in sorted({*before, *self.about}):
+            was, now = before.get(name), self.about.get(name)
+            if was != now:
+                raise TableError(
+                    f"{shown(self.folder)} was begun with other {name}: {json.dumps(was)}, now {json.dumps(now)}; give "
+                    "the same to go on, or --overwrite to begin anew"
+                )
+
+    def _whole_parts(self) -> list[Path]:
+        """Those up to the first that is damaged; the rest is done again, so that the rows keep their order."""
+        good: list[Path] = []
+        for number, part in enumerate(sorted(self.folder.glob("[0-9]*"))):
+            with open(part, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if len(good) == number and part.name == self._part_name(number, digest):
+                good.append(part)
+            else:
+                part.unlink()
+        return good
+
+    def _part_name(self, number: int, digest: str) -> str:
+        return f"{number:08}-{digest[:16]}{self.path.suffix}"
+
+    def missing(self, photos: Iterable[Photo], name: Callable[[Photo], str]) -> Iterator[Photo]:
+        """Those of the ``photos`` that have no row yet, each once. What was seen is kept on disk, not in memory."""
+        names = sqlite3.connect("", check_same_thread=False)  # a temporary file, which is gone with the connection
+        try:
+            names.execute("PRAGMA journal_mode=OFF")
+            names.execute("CREATE TABLE seen (photo BLOB PRIMARY KEY, again INTEGER) WITHOUT ROWID")
+            for part in self._parts:
+                names.executemany(
+                    "INSERT OR IGNORE INTO seen VALUES (?, 0)", ((photo.encode(),) for photo in self.form.photos(part))
+                )
+            for photo in photos:
+                key = (name(photo).encode(),)
+                if names.execute("INSERT OR IGNORE INTO seen VALUES (?, 1)", key).rowcount:
+                    yield photo
+                elif not names.execute("UPDATE seen SET again = 1 WHERE photo = ? AND again = 0", key).rowcount:
+                    self.repeated += 1
+        finally:
+            names.close()
+
+    def add(self, row: Row) -> None:
+        """Take the next row; it is on disk a few seconds later."""
+        self._rows.append(row)
+        full = len(self._rows) >= ROW_GROUP or time.monotonic() - self._written >= SECONDS
+        if full and len(self._rows) % self.batch_size == 0:
+            self._write(len(self._rows))
+
+    def _write(self, count: int) -> None:
+        rows, self._rows = self._rows[:count], self._rows[count:]
+        if not rows:
+            return
+        number = len(self._parts)
+        named: list[Path] = []
+
+        def take_place(temporary: Path, _: Path) -> None:
+            with open(temporary, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            named.append(self.folder / self._part_name(number, digest))
+            os.replace(temporary, named[0])
+
+        told = self._told(f"cannot go on; --resume will, with the rows in {shown(self.folder)}")
+        with told, whole_file(self.folder / "part", self.path.suffix, take_place) as temporary:
+            self.form.write(temporary, rows, self.features)
+        self._parts += named
+        self._written = time.monotonic()
+
+    def finish(self) -> None:
+        """Join the parts; the table is there whole, and its parts are gone."""
+        self._write(len(self._rows))
+        metadata = {
+            f"shufflenetv2.{key}": json.dumps(value) for key, value in {**self.about, **self.description}.items()
+        }
+
+        def take_place(temporary: Path, _: Path) -> None:
+            os.replace(temporary, self.path)
+            flush_directory(self.path.parent)
+
+        with self._told(f"cannot be written; --resume will, with the rows in {shown(self.folder)}"):
+            # The temporary file is among the parts, so that nothing else lies about if this process is killed.
+            with whole_file(self.folder / "table", self.path.suffix, take_place) as temporary:
+                self.form.join(temporary, self._parts, self.features, metadata)
+            self.complete = True
+            self._lock.close()
+            past = self.folder.with_name(f".{self.folder.name}.{secrets.token_hex(16)}")
+            self.folder.rename(past)  # at once: half of the parts would be taken for an unfinished table
+            shutil.rmtree(past, ignore_errors=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.complete:
+            return
+        try:
+            if not isinstance(error, TableError):  # the whole batches so far are kept
+                self._write(len(self._rows) // self.batch_size * self.batch_size)
+        finally:
+            self._lock.close()
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, ShuffleNetError):
+                raise
+            raise TableError(f"{shown(self.path)} {what} ({error.strerror or error})") from error
