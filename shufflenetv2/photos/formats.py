@@ -102,7 +102,7 @@ def check_jpeg(data: bytes) -> None:
 
 def check_png(data: bytes) -> None:
     position = 8
-    for _ in range(MAX_CHUNKS):
+    for _ in range(MAX_CHUNKS + 1):
         if position + 8 > len(data):
             return
         position += 12 + int.from_bytes(data[position : position + 4], "big")

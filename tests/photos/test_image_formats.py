@@ -5,6 +5,7 @@ import struct
 import sys
 import time
 import types
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from support.fault_rows import fault
 from test_decode import CAT, encode, png_chunk, thumbnail
 
 from shufflenetv2.errors import ImageError
+from shufflenetv2.photos import formats, tiff
 from shufflenetv2.photos.avif import check_avif
 from shufflenetv2.photos.decode import open_photo
 from shufflenetv2.photos.formats import FORMATS, Format, recognise, suffixes
@@ -152,6 +154,75 @@ def test_orientation_in_xmp_and_in_imagemagicks_chunk() -> None:
     raw = "\nexif\n      32\n" + exif.tobytes().hex()
     assert orientation({"Raw profile type exif": raw}) == 8
     assert orientation({"exif": b"Exif\0\0MM\0*\xff\xff\xff\xff"}) == orientation({"exif": b""}) == orientation({}) == 1
+
+
+# The bounds themselves: what reaches one is read, what exceeds it by one is refused.
+
+
+def header_of(width: int, height: int, size: int, compression: int = 1) -> bytes:
+    header = b"BM" + bytes(12) + struct.pack("<IiiHHI", 40, width, height, 1, 8, compression)
+    return header.ljust(size, b"\0")
+
+
+BOUNDS: dict[str, tuple[Callable[[int], bytes], Callable[[bytes], object], int]] = {
+    "scans of a JPEG": (lambda count: b"\xff\xd8" + b"\xff\xda\0\2" * count, formats.check_jpeg, 64),
+    "segments of a JPEG": (lambda count: b"\xff\xd8" + b"\xff\xe0\0\2" * count, formats.check_jpeg, 1000),
+    "segments without length": (lambda count: b"\xff\xd8" + b"\xff\x01" * count, formats.check_jpeg, 1000),
+    "bytes between": (lambda count: b"\xff\xd8" + bytes(count) + b"\xff\xe0\0\2", formats.check_jpeg, 100_000),
+    "bytes before a scan": (
+        lambda count: b"\xff\xd8\xff\xe0\0\5abc" + bytes(count) + b"\xff\xda\0\2" + bytes(200_000) + b"\xff\xe0\0\2",
+        formats.check_jpeg,
+        100_000,
+    ),
+    "chunks of a PNG": (lambda count: bytes(8) + png_chunk(b"tEXt") * count, formats.check_png, 100_000),
+    "chunks with content": (lambda count: bytes(8) + png_chunk(b"tEXt", b"abc") * count, formats.check_png, 100_000),
+    "bytes that are no blocks of a GIF": (
+        lambda count: b"GIF89a" + bytes(7) + b"\1" * count,
+        formats.check_gif,
+        10_000,
+    ),
+    "blocks of a GIF": (
+        lambda count: (
+            b"GIF89a" + bytes(7) + b"!\x01" + b"\1a" * (count - 2) + b"\0"
+        ),  # the introducer, the blocks, the end
+        formats.check_gif,
+        10_000,
+    ),
+    "pixels of a compressed BMP": (lambda count: header_of(count, 744, 4_000), formats.check_bmp, 3_996),
+    "lines of a compressed BMP": (lambda count: header_of(-1000, -count, 4_000, 2), formats.check_bmp, 3_740),
+    "bytes of a compressed BMP": (lambda count: header_of(0, 0, count), formats.check_bmp, 4_000_000),
+    "EXIF blocks": (lambda count: b"II*\0MM\0*" * (count // 2) + b"MM*\0" * (count % 2), tiff.check_exif, 100),
+    "tags": (lambda count: exif_bomb(count, 9), tiff.check_exif, 1_000),
+    "strips": (
+        lambda count: tiff_of({256: 1, 257: count, 258: 8, 278: 1, 273: (*range(8, 8 + count),), 279: (1,) * count}),
+        tiff.check_tiff,
+        100_000,
+    ),
+}
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_bound_is_what_is_said(bound: str) -> None:
+    make, check, most = BOUNDS[bound]
+    check(make(most))
+    with pytest.raises(tiff.ExcessError):
+        check(make(most + 1))
+
+
+def test_what_is_not_compressed_by_runs_has_no_bound_of_its_own() -> None:
+    formats.check_bmp(header_of(9_000, 9_000, 5_000_000, 0))
+    formats.check_bmp(header_of(9_000, 9_000, 5_000_000, 3))
+    old = b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 900, 900, 1, 8) + struct.pack("<I", 1)  # here lies its palette
+    formats.check_bmp(old.ljust(5_000_000, b"\0"))
+
+
+def test_old_deflate_is_deflate() -> None:
+    """The number that the TIFF supplements gave it first."""
+    data = encode(thumbnail(), "TIFF", compression="tiff_adobe_deflate")
+    place = data.index(struct.pack("<HHI", 259, 3, 1)) + 8
+    assert data[place : place + 2] == struct.pack("<H", 8)
+    old = data[:place] + struct.pack("<H", 32946) + data[place + 2 :]
+    assert open_photo(old).tobytes() == thumbnail().tobytes()
 
 
 # TIFF.
