@@ -22,7 +22,8 @@ PHOTO = CHECKOUT / "images/cat.jpg"
 def origin(path: Path) -> str:
     """The sha256 of what the picture is to be made from."""
     del path
-    parts = ((CHECKOUT / "shufflenetv2/commands/demo.py").read_bytes(), PHOTO.read_bytes())
+    code = ("shufflenetv2/commands/demo.py", "shufflenetv2/service.py")
+    parts = (*((CHECKOUT / each).read_bytes() for each in code), PHOTO.read_bytes())
     bundled = [entry.sha256 for entry in load_manifest() if entry.path]
     return hashlib.sha256(b"".join(parts) + repr(bundled).encode()).hexdigest()
 

@@ -9,27 +9,25 @@ from __future__ import annotations
 import argparse
 import html
 import importlib
+import ipaddress
 import os
 import signal
 import socket
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, ShuffleNetError
 from ..package import require, sample_photos
+from ..photos.url import is_url
 from ..weights.manifest import load_manifest
-from .options import add_device, add_weights, chosen_weights, port
+from .options import add_device, add_max_pixels, add_weights, chosen_weights, port
 
 if TYPE_CHECKING:
     from ..builder import Weights
-    from ..inference import Classifier, Prediction
+    from ..service import Answer, Classifiers
 
-TOP = 5
-AT_ONCE = 4  # photos computed at the same time; more wait their turn
-WAITING = 64  # photos that may wait
 NOTHING: tuple[dict[str, Any], str] = ({}, "")  # neither bars nor a duration
 
 INTRODUCTION = """\
@@ -43,10 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1; on a Hugging Face Space 0.0.0.0)")
     parser.add_argument("--port", type=port, help="default: the first free one from 7860 up")
+    add_max_pixels(parser)
+    parser.add_argument(
+        "--urls",
+        action="store_true",
+        help="let visitors from elsewhere give addresses, which this machine then fetches (default: from 127.0.0.1 "
+        "alone, and on a Hugging Face Space)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     from ..photos.decode import max_bytes, pixel_limit
+    from ..service import Classifiers, endpoint
 
     host = listening_address(arguments.host)
     check_address(host, arguments.port)
@@ -57,9 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="shufflenetv2-demo-") as directory:
         uploads = Path(directory).resolve()
         gradio = import_gradio(uploads)
-        page = build_page(gradio, Classifiers(opening, arguments.device), uploads)
+        classifiers = Classifiers(opening, arguments.device, arguments.max_pixels)
+        addresses = arguments.urls or on_a_space() or is_loopback(host)
+        page = build_page(gradio, classifiers, uploads, addresses)
         try:
-            _, address, _ = page.launch(**launch_settings(gradio, host), **settings)
+            app, address, _ = page.launch(**launch_settings(gradio, host), **settings)
+            app.router.routes.insert(0, route(endpoint(classifiers, addresses)))
             print(f"{address} (Ctrl-C stops it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -70,9 +79,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def listening_address(host: str | None) -> str:
-    on_a_space = "SPACE_ID" in os.environ  # Hugging Face's own proxy stands in front
-    host = host or os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_a_space else "127.0.0.1")
+    host = host or os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_a_space() else "127.0.0.1")
     return host.strip("[]")  # around IPv6 addresses in those of pages
+
+
+def on_a_space() -> bool:
+    return "SPACE_ID" in os.environ  # Hugging Face's own proxy stands in front
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def route(classify: Any) -> Any:
+    from starlette.routing import Route
+
+    return Route("/classify", classify, methods=["POST"])
 
 
 def check_address(host: str, port: int | None) -> None:
@@ -104,36 +129,6 @@ def _without_network(arch: str | None) -> Weights:
     return resolve(arch, "default")
 
 
-class Classifiers:
-    """Every set of weights there is, by its name; each is loaded when it is first chosen, ``opening`` at once.
-
-    Raises:
-        ShuffleNetError: the opening weights cannot be loaded.
-    """
-
-    def __init__(self, opening: Weights, device: str | None) -> None:
-        from ..builder import from_entry
-
-        self._sources = {weights.title: weights for weights in [opening, *map(from_entry, load_manifest())]}
-        self._device = device
-        self._loaded: dict[str, Classifier] = {}
-        self._locks = {name: threading.Lock() for name in self._sources}
-        self.opening = opening.title
-        self[self.opening]
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._sources)
-
-    def __getitem__(self, name: str) -> Classifier:
-        from ..inference import Classifier
-
-        with self._locks[name]:  # two people who choose the same weights fetch them once
-            if name not in self._loaded:
-                self._loaded[name] = Classifier(self._sources[name], top=TOP, device=self._device)
-            return self._loaded[name]
-
-
 def import_gradio(uploads: Path) -> Any:
     """Gradio, which reads at import where uploads go, and that nothing is to be reported to anyone.
 
@@ -145,14 +140,25 @@ def import_gradio(uploads: Path) -> Any:
     return importlib.import_module("gradio")
 
 
-def build_page(gr: Any, classifiers: Classifiers, uploads: Path) -> Any:
-    """The page, a ``gradio.Blocks``; ``uploads`` is where its visitors' photos lie, for at most two hours."""
+def build_page(gr: Any, classifiers: Classifiers, uploads: Path, addresses: bool) -> Any:
+    """The page, a ``gradio.Blocks``.
 
-    def answer(upload: object, name: object) -> tuple[dict[str, Any], str]:
-        if upload is None:
+    Args:
+        uploads: where its visitors' photos lie, for at most two hours.
+        addresses: whether it takes a photo's address, too.
+    """
+    from ..service import AT_ONCE, MOST, TOP, WAITING, answer
+
+    def classify(upload: object, url: object, name: object, top: object, threshold: object) -> tuple[Any, str]:
+        url = url.strip() if addresses and isinstance(url, str) else ""
+        if upload is None and not url:
             return NOTHING
         try:
-            return classify(classifiers, _uploaded(upload, uploads), name)
+            if upload is None and not is_url(url):
+                raise ImageError("the address must begin with https://")
+            photo = url if upload is None else _uploaded(upload, uploads)
+            top = int(top) if isinstance(top, float) and top.is_integer() else top
+            return shown(answer(classifiers, photo, name, top, threshold, "" if upload is None else "the file"))
         except ShuffleNetError as error:
             raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
 
@@ -163,27 +169,36 @@ def build_page(gr: Any, classifiers: Classifiers, uploads: Path) -> Any:
             with gr.Column():
                 photo = gr.Image(label="Photo", type="filepath", elem_id="photo", height=360)
                 paths = [str(path) for path in sample_photos()]
+                url = gr.Textbox(
+                    label="Or its address", placeholder="https://...", elem_id="url", visible=addresses, max_lines=1
+                )
                 examples = gr.Examples(paths, photo, label="Samples", cache_examples=False, elem_id="samples")
             with gr.Column():
                 weights = gr.Dropdown(
                     classifiers.names, value=classifiers.opening, label="Weights", filterable=False, elem_id="weights"
                 )
-                bars = gr.Label(label="Most likely", elem_id="labels", num_top_classes=TOP)
+                with gr.Accordion("More", open=False):
+                    top = gr.Slider(1, MOST, value=TOP, step=1, label="Labels", elem_id="top")
+                    threshold = gr.Slider(0, 1, value=0, step=0.01, label="Least probability", elem_id="threshold")
+                bars = gr.Label(label="Most likely", elem_id="labels", num_top_classes=MOST)
                 duration = gr.Markdown(elem_id="duration")
         # Cleared first, since an error would leave the bars of the photo before.
         clears = {"fn": lambda: NOTHING, "outputs": [bars, duration], "queue": False, "postprocess": False}
         # Raw values both ways: Gradio would open the photo itself, and answer a bad one with a bare "Error"; and its
         # dictionary of labels would lose one of two classes of the same name, which ImageNet has.
         asks = {
-            "fn": answer,
-            "inputs": [photo, weights],
+            "fn": classify,
+            "inputs": [photo, url, weights, top, threshold],
             "outputs": [bars, duration],
             "preprocess": False,
             "postprocess": False,
             "show_progress": "minimal",
         }
         hidden = {"api_visibility": "private"}
-        gr.on([photo.input, photo.clear, weights.input], **clears, **hidden).then(**asks, **hidden)
+        gives = [photo.input, photo.clear, weights.input, url.submit, top.release, threshold.release]
+        photo.input(lambda: "", outputs=url, queue=False, **hidden)
+        url.submit(lambda: None, outputs=photo, queue=False, **hidden)
+        gr.on(gives, **clears, **hidden).then(**asks, **hidden)
         examples.load_input_event.then(**clears, **hidden).then(**asks, **hidden)
     page.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
     return page
@@ -200,35 +215,16 @@ def _uploaded(upload: object, uploads: Path) -> Path:
     return Path(path)
 
 
-def classify(classifiers: Classifiers, path: Path, name: object) -> tuple[dict[str, Any], str]:
-    """What the page shows of one photo: the data of its bars, and how long it took.
-
-    Raises:
-        ImageError: the photo cannot be used.
-        ShuffleNetError: the weights cannot be loaded.
-        ValueError: there are no weights ``name``.
-    """
-    from ..photos.decode import open_photo
-
-    if name not in classifiers.names:
-        raise ShuffleNetError(f"there are no weights {name!r:.80}; there are: {', '.join(classifiers.names)}")
-    classifier = classifiers[str(name)]
-    started = time.perf_counter()
-    images = classifier.transform(open_photo(path, name="the file"))
-    read = time.perf_counter()
-    [predictions] = classifier.predict(images)
-    done = time.perf_counter()
+def shown(answer: Answer) -> tuple[dict[str, Any], str]:
+    """The value of a ``gradio.Label``, and a line on how long it took."""
     duration = (
-        f"{1000 * (done - started):.0f} ms on {classifier.device}: {1000 * (read - started):.0f} ms to read the photo, "
-        f"{1000 * (done - read):.0f} ms for the network"
+        f"{1000 * (answer.reading + answer.computing):.0f} ms on {answer.device}: {1000 * answer.reading:.0f} ms to "
+        f"read the photo, {1000 * answer.computing:.0f} ms for the network"
     )
-    return _bars(predictions), duration
-
-
-def _bars(predictions: list[Prediction]) -> dict[str, Any]:
-    """The value of a ``gradio.Label``."""
-    confidences = [{"label": each.label, "confidence": each.probability} for each in predictions]
-    return {"label": predictions[0].label, "confidences": confidences}
+    if not answer.predictions:
+        return {}, "no label is as likely as that; " + duration
+    confidences = [{"label": each.label, "confidence": each.probability} for each in answer.predictions]
+    return {"label": answer.predictions[0].label, "confidences": confidences}, duration
 
 
 def launch_settings(gr: Any, host: str) -> dict[str, Any]:

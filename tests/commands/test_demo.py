@@ -18,11 +18,12 @@ import pytest
 import requests
 from playwright.sync_api import Page, expect
 from support.demo import CHROMIUM, PATIENCE, browse, serve_demo
-from support.processes import ROOT, run_module, run_python
+from support.processes import ROOT, run, run_module, run_python
 from support.stand_in import StandIn
 
 from shufflenetv2.commands import demo
 from shufflenetv2.photos.decode import MAX_BYTES
+from shufflenetv2.service import TOP
 from shufflenetv2.weights.manifest import load_manifest
 
 expect.set_options(timeout=PATIENCE)
@@ -106,7 +107,7 @@ def test_uploaded_cat_gets_the_label_of_the_command_line(page: Page, served: Vis
     cat = ROOT / "images/cat.jpg"
     upload(page, cat)
     expect_top(page, served.classify(cat, opening))
-    expect(page.locator("#labels button.confidence-set")).to_have_count(demo.TOP)
+    expect(page.locator("#labels button.confidence-set")).to_have_count(TOP)
     expect(page.locator("#duration")).to_have_text(
         re.compile(r"^\s*\d+ ms on \w+: \d+ ms to read the photo, \d+ ms for the network\s*$")
     )
@@ -170,9 +171,9 @@ def send(address: str, photo: Path) -> requests.Response:
 def ask(address: str, photo: object, weights: object) -> dict[str, Any]:
     """What a request that comes from no page is answered: the outcome of one event of Gradio's queue."""
     config = requests.get(address + "config").json()
-    [event] = [each["id"] for each in config["dependencies"] if each["api_name"] == "answer"]
+    [event] = [each["id"] for each in config["dependencies"] if each["api_name"] == "classify"]
     session = {"session_hash": secrets.token_hex(8)}
-    call = {"data": [photo, weights], "fn_index": event, **session}
+    call = {"data": [photo, "", weights, 5, 0], "fn_index": event, **session}
     requests.post(address + "gradio_api/queue/join", json=call).raise_for_status()
     with requests.get(address + "gradio_api/queue/data", params=session, stream=True, timeout=30) as answers:
         for line in answers.iter_lines():
@@ -222,3 +223,113 @@ def test_without_gradio_the_pip_line_is_told(stand_in: StandIn, tmp_path: Path) 
     assert result.stderr.endswith(
         "shufflenetv2: error: the demo needs gradio, which is not installed; type: pip install 'gradio>=6.31,<7'\n"
     )
+
+
+# /classify, for programs.
+
+
+def post(served: Visited, data: bytes = b"", **asked: object) -> requests.Response:
+    return requests.post(served.address + "classify", data=data, params=asked, timeout=30)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_programs_get_json(served: Visited) -> None:
+    cat = ROOT / "images/cat.jpg"
+    given = post(served, cat.read_bytes(), weights=OTHER, top=3).json()
+    assert given["weights"] == OTHER
+    assert given["seconds"] > 0
+    assert [[*each] for each in given["predictions"]] == [["label", "probability", "index"]] * 3
+    assert given["predictions"][0]["label"] == served.classify(cat, OTHER)
+    assert len(post(served, cat.read_bytes()).json()["predictions"]) == TOP
+    assert post(served, cat.read_bytes(), threshold=1).json()["predictions"] == []
+    command = [
+        "curl",
+        "-s",
+        "--noproxy",
+        "*",
+        "--data-binary",
+        f"@{cat}",
+        f"{served.address}classify?top=1&weights={OTHER}",
+    ]
+    assert json.loads(run(*command).stdout)["predictions"] == given["predictions"][:1]
+
+
+@pytest.mark.slow
+@needs_chromium
+@pytest.mark.parametrize(
+    ("data", "asked", "status", "message"),
+    [
+        (b"", {}, 400, "no photo was sent: curl --data-binary @photo.jpg"),
+        (b"text", {}, 400, "the photo is no image of a known format"),
+        (b"x", {"weights": "none"}, 400, "there are no weights 'none'; there are: "),
+        (b"x", {"top": "0"}, 400, "top must be a whole number from 1 to 20, got 0"),
+        (b"x", {"top": "many"}, 400, "top must be a number, got 'many'"),
+        (b"x", {"threshold": "2"}, 400, "threshold must be a number from 0 to 1"),
+        (b"x", {"threshold": "nan"}, 400, "threshold must be a number from 0 to 1"),
+        (b"x", {"file": "/etc/passwd"}, 400, "unknown: file; there are: weights, top, threshold, url"),
+        (b"", {"url": "http://localhost/cat.jpg"}, 400, "of addresses only https:// is taken"),
+        (b"", {"url": "/etc/passwd"}, 400, "must begin with https://"),
+    ],
+)
+def test_what_programs_do_wrong_is_told(
+    data: bytes, asked: dict[str, str], status: int, message: str, served: Visited
+) -> None:
+    given = post(served, data, **asked)
+    assert given.status_code == status
+    assert message in given.json()["error"]
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_programs_send_no_more_than_a_photo(served: Visited) -> None:
+    given = post(served, bytes(MAX_BYTES + 1))
+    assert given.status_code == 413
+    assert "larger than the 32,000,000 bytes allowed" in given.json()["error"]
+    assert requests.get(served.address + "classify", timeout=30).status_code in (404, 405)
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_programs_at_the_same_time_get_their_own_labels(served: Visited) -> None:
+    photos = demo.sample_photos()
+    with ThreadPoolExecutor(12) as visitors:
+        given = visitors.map(lambda photo: post(served, photo.read_bytes(), weights=OTHER, top=1).json(), photos * 6)
+        labels = [each["predictions"][0]["label"] for each in given]
+    assert labels == [served.classify(photo, OTHER) for photo in photos] * 6
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_fewer_labels_and_less_likely_ones(page: Page, served: Visited) -> None:
+    upload(page, ROOT / "images/cat.jpg")
+    expect(page.locator("#labels button.confidence-set")).to_have_count(TOP)
+    page.get_by_text("More").click()
+    page.locator("#top input[type=number]").fill("2")
+    page.locator("#top input[type=number]").press("Enter")
+    page.locator("#top input[type=range]").press("ArrowRight")
+    expect(page.locator("#labels button.confidence-set")).to_have_count(3)
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_an_address_is_refused_or_told(page: Page) -> None:
+    page.locator("#url textarea, #url input").fill("http://localhost/cat.jpg")
+    page.locator("#url textarea, #url input").press("Enter")
+    expect(page.get_by_test_id("toast-body")).to_contain_text("only https:// is taken")
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_the_page_fits_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    upload(page, ROOT / "images/cat.jpg")
+    expect(page.locator("#labels button.confidence-set")).to_have_count(TOP)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_only_the_machine_itself_gives_addresses_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [demo.is_loopback(host) for host in ("127.0.0.1", "::1", "localhost")] == [True] * 3
+    assert [demo.is_loopback(host) for host in ("0.0.0.0", "::", "192.168.0.1", "example.org")] == [False] * 4
+    monkeypatch.setenv("SPACE_ID", "me/space")
+    assert demo.on_a_space()

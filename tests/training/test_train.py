@@ -45,7 +45,13 @@ def test_learns_and_describes_itself(data: Path, tmp_path: Path, capsys: pytest.
     assert float(log[-1]["loss"]) < float(log[0]["loss"])
     assert all(0 <= float(row["waiting"]) < 1 for row in log)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pth", "command.json", "curves.png", "last.pth", "log.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.pth",
+        "command.json",
+        "curves.png",
+        "last.pth",
+        "log.csv",
+    ]
 
     best = load(tmp_path / "best.pth")
     assert best["arch"] == "shufflenet_v2_x0_5"
@@ -96,7 +102,13 @@ def test_a_full_disk(data: Path, run: Path, capsys: pytest.CaptureFixture[str]) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert f"epoch 2 cannot be written to {run}" in error_of(capsys)
     assert (run / "last.pth").read_bytes() == before
-    assert sorted(path.name for path in run.iterdir()) == ["best.pth", "command.json", "curves.png", "last.pth", "log.csv"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        "best.pth",
+        "command.json",
+        "curves.png",
+        "last.pth",
+        "log.csv",
+    ]
     assert train(data, run, "--epochs", "2", "--resume") == 0
 
 
