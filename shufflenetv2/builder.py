@@ -82,6 +82,7 @@ def from_entry(entry: Entry) -> Weights:
         classes=read_categories(entry.categories),
         preprocess=entry.preprocess,
         metrics=entry.metrics,
+        temperature=entry.temperature,
         local=entry.path is not None,
         read=partial(_read_entry, entry),
         sha256=entry.sha256,
@@ -99,6 +100,9 @@ def _from_checkpoint(checkpoint: Checkpoint, described: bool, categories: Iterab
     classes: tuple[Category, ...] = ()
     if said:
         classes = tuple(Category(label) for label in said.categories)
+        known = read_categories(default.categories) if default else ()
+        if [category.label for category in known] == list(said.categories):
+            classes = known  # with their WordNet ids, which no file says
     elif categories is None and default and checkpoint.num_classes == default.num_classes:
         classes = read_categories(default.categories)
     if described and not said:
@@ -119,6 +123,7 @@ def _from_checkpoint(checkpoint: Checkpoint, described: bool, categories: Iterab
         classes=classes,
         preprocess=said.preprocess if said else default.preprocess if default else STANDARD,
         metrics=said.metrics if said else None,
+        temperature=said.temperature if said else 1.0,
         local=True,
         read=lambda progress: checkpoint,
         sha256=checkpoint.sha256,
@@ -151,6 +156,7 @@ def _from_export(form: str, where: str, described: bool, categories: Iterable[st
         classes=inside.classes,
         preprocess=said.preprocess,
         metrics=said.metrics,
+        temperature=said.temperature,
         local=True,
         read=refuse,
         sha256=inside.sha256,

@@ -1,5 +1,6 @@
 """Counting hits: how often a labelled photo's label comes first, or among the first five, over several processes."""
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from .photos.folders import LabelledPhotos
 from .photos.transform import PhotoTransform
 from .running import Runner
 from .stream import answered, check_finite
+
+Z = 1.959963984540054  # the standard normal's 97.5 % point
 
 
 @dataclass(frozen=True)
@@ -76,3 +79,19 @@ def count_hits(
         advance(1)
     counts = torch.tensor([len(mine) - skipped, top1, top5, skipped], device=group.device)
     return Counts(*group.add(counts).tolist())
+
+
+def wilson(hits: int, photos: int) -> tuple[float, float]:
+    """The 95 % interval of a proportion, in percent (Wilson 1927, "Probable Inference", JASA 22)."""
+    if not photos:
+        return 0.0, 100.0
+    z = Z
+    share = hits / photos
+    centre = share + z * z / (2 * photos)
+    margin = z * math.sqrt(share * (1 - share) / photos + z * z / (4 * photos**2))
+    scale = 100 / (1 + z * z / photos)
+    return max(0.0, scale * (centre - margin)), min(100.0, scale * (centre + margin))
+
+
+def percent(hits: int, photos: int) -> float:
+    return 100 * hits / photos if photos else 0.0

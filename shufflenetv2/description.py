@@ -14,6 +14,7 @@ from .errors import ManifestError
 MAX_SIDE = 2048  # pixels, for resize and crop: a file's own description must not ask for a huge image
 MAX_LABEL = 200  # characters
 MAX_CHANNELS = 1024
+COLDEST, HOTTEST = 0.01, 100.0  # temperatures: beyond, probabilities are all 0 and 1, or all alike
 MAX_CLASSES = 1_000_000  # 4 GB of classifier; more is a slip of the keyboard
 FIRST_KEY = "conv1.0.weight"  # of a state dict: by it this network's are known
 BATCH_SIZE = 16  # photos at once: the fastest on CPUs, since larger batches leave the cache and wait for fresh pages
@@ -67,6 +68,7 @@ class Description:
     preprocess: Preprocess
     metrics: Metrics | None = None
     small_stem: bool = False  # conv1 of stride 1 and no max-pool, for photos of some 32 pixels
+    temperature: float = 1.0  # logits are divided by it before they become probabilities
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class WeightsInfo:
     classes: tuple[Category, ...]  # in the order of the logits; empty if nobody knows
     preprocess: Preprocess
     metrics: Metrics | None
+    temperature: float
 
 
 _JSON_NAMES = {"acc1": "acc@1", "acc5": "acc@5"}
@@ -154,6 +157,15 @@ def take_flag(raw: Mapping[str, Any], key: str, where: str) -> bool:
     return take(raw, key, bool, where) if key in raw else False
 
 
+def take_temperature(raw: Mapping[str, Any], where: str) -> float:
+    """1, which changes nothing, where the field is not there: nobody has fitted one."""
+    if "temperature" not in raw:
+        return 1.0
+    value = take(raw, "temperature", float, where)
+    demand(COLDEST <= value <= HOTTEST, where, "temperature", f"from {COLDEST} to {HOTTEST}", value)
+    return value
+
+
 def check_label(text: str, where: str) -> str:
     """A label that is safe to print: not empty, at most 200 characters, no control characters."""
     if not text.strip() or len(text) > MAX_LABEL or not text.isprintable():
@@ -206,4 +218,5 @@ def parse_description(raw: Mapping[str, Any], archs: Mapping[str, object], where
         preprocess=parse_preprocess(take(raw, "preprocess", dict, where), where),
         metrics=None if raw.get("metrics") is None else parse_metrics(take(raw, "metrics", dict, where), where),
         small_stem=take_flag(raw, "small_stem", where),
+        temperature=take_temperature(raw, where),
     )

@@ -102,6 +102,8 @@ Args:
     max_pixels (int or None): the most pixels of a photo; None is 120 million (50 million for formats that take more
         memory), or SHUFFLENETV2_MAX_PIXELS.
     upright (bool): turn photos as their EXIF orientation says.
+    min_probability (float): from 0 to 1; where not even the first label has it, the answer is an empty list. It is no
+        detector of photos that show none of the classes.
     fast_decode (bool): let the decoder of large JPEG photos make them smaller: several times as fast on photos of
         12 megapixels, and no longer bit-equal to torchvision's preset.
     progress (bool): show the download's progress on stderr.
@@ -111,7 +113,7 @@ Returns:
     tensor (3, H, W)) it returns a list of Prediction(label, probability, index), most likely first; given several (a
     list, a generator, or a uint8 tensor (N, 3, H, W)), a list of such lists; with errors="return" an ImageError in the
     place of what cannot be used. .probabilities(photos) gives all classes (N, classes), .features(photos) the pooled
-    features (N, C), .stream(photos) one result after the other.
+    features (N, C), .stream(photos) one result after the other, .explain(photo) where the network looked.
 
 Raises:
     ImportError: Pillow is missing; the message has the pip line.

@@ -81,6 +81,7 @@ def classifier(
     categories: Iterable[str] | None = None,
     max_pixels: int | None = None,
     upright: bool = True,
+    min_probability: float = 0.0,
     progress: bool = True,
 ) -> "Classifier":
     from .inference import Classifier
@@ -97,6 +98,7 @@ def classifier(
         runtime=runtime,
         precision=precision,
         fast_decode=fast_decode,
+        min_probability=min_probability,
         progress=progress,
     )
 

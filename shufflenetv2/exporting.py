@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from . import __version__
 from .builder import Weights, build
-from .description import Description
 from .errors import CheckpointError, DeviceError, ExportError
 from .files import whole_files
 from .network.formats.described import ExportedNetwork, Inside, check, choose_probes, parse_metadata
@@ -134,17 +133,9 @@ def write_built(model: nn.Module, order: Order, path: Path) -> Iterator[str]:
 def describe(model: Network, order: Order) -> Inside:
     """What the file says of itself."""
     weights, shape = order.weights, order.shape
-    description = Description(
-        weights.arch,
-        weights.in_channels,
-        tuple(weights.labels),
-        weights.preprocess,
-        weights.metrics,
-        bool(weights.small_stem),
-    )
     size = shape.size if not shape.dynamic else max(weights.preprocess.crop, shape.smallest)
     return Inside(
-        description=description,
+        description=weights.description,
         classes=weights.classes,
         weights=Path(weights.name).name,
         sha256=weights.sha256,

@@ -48,11 +48,15 @@ class Classifier:
         max_pixels: int | None = None,
         upright: bool = True,
         fast_decode: bool = False,
+        min_probability: float = 0.0,
     ) -> None:
         if type(top) is not int or top < 1:
             raise ValueError(f"top must be an integer of at least 1, got {top!r:.80}")
+        if type(min_probability) not in (int, float) or not 0 <= min_probability <= 1:
+            raise ValueError(f"min_probability must be from 0 to 1, got {min_probability!r:.80}")
         self.weights = weights
         self.top = top
+        self.min_probability = min_probability
         self.device = choose_device(device_for(weights, runtime, device))
         self.deploy = deploy
         self.categories = weights.labels
@@ -60,14 +64,8 @@ class Classifier:
         model = network_of(weights, runtime=runtime, precision=precision, progress=progress, deploy=deploy)
         self.model = model.to(self.device)
         self._runner = Runner(self.model, self.device)
-        self.transform = PhotoTransform(
-            weights.preprocess,
-            weights.in_channels,
-            weights.reference,
-            max_pixels=max_pixels,
-            upright=upright,
-            fast_decode=fast_decode,
-        )
+        reading: dict[str, Any] = {"max_pixels": max_pixels, "upright": upright, "fast_decode": fast_decode}
+        self.transform = PhotoTransform(weights.preprocess, weights.in_channels, weights.reference, **reading)
 
     def __repr__(self) -> str:
         return f"Classifier({', '.join(self.weights.reference)}, top={self.top}, device={str(self.device)!r})"
@@ -239,15 +237,15 @@ class Classifier:
 
     def softmax(self, logits: Tensor) -> Tensor:
         """The probabilities ``(N, classes)`` that ``logits`` stand for, wherever they are shown."""
-        return logits.softmax(1)
+        return (logits / self.weights.temperature).softmax(1)
 
     def answers(self, logits: Tensor, images: Tensor) -> list[list[Prediction]]:
         """The predictions that ``logits``, of ``images``, stand for."""
-        return likeliest(self.softmax(logits), images, self.categories, self.top, 0)
+        return likeliest(self.softmax(logits), images, self.categories, self.top, self.min_probability)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kwargs = {"top": self.top, "device": str(self.device), "deploy": self.deploy, "runtime": self.runtime}
-        kwargs |= {"precision": self.precision, "progress": False}
+        kwargs = {each: getattr(self, each) for each in ("top", "deploy", "runtime", "precision", "min_probability")}
+        kwargs |= {"device": str(self.device), "progress": False}
         if self.weights.local:  # a file that does not say its labels needs them again
             kwargs["categories"] = self.categories
         state = {"transform": self.transform}

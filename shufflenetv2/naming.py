@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .description import Category, WeightsInfo, check_label
+from .description import Category, Description, WeightsInfo, check_label
 from .errors import CheckpointError
 from .network.model import SPECS
 from .weights.checkpoint import Checkpoint
@@ -30,6 +30,14 @@ class Weights(WeightsInfo):
     def info(self) -> WeightsInfo:
         """Without the way to the tensors: a small value that can be copied and pickled."""
         return WeightsInfo(**{each.name: getattr(self, each.name) for each in fields(WeightsInfo)})
+
+    @property
+    def description(self) -> Description:
+        """What a checkpoint with these tensors says of itself."""
+        stem = bool(self.small_stem)
+        return Description(
+            self.arch, self.in_channels, tuple(self.labels), self.preprocess, self.metrics, stem, self.temperature
+        )
 
     @property
     def reference(self) -> tuple[str, str]:

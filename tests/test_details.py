@@ -100,7 +100,7 @@ def test_a_pickled_classifier_keeps_what_it_was_made_with(by_hub: bool, monkeypa
     classify = inference.Classifier(resolve(None, CIFAR), top=3, device="cuda:1", deploy=False, progress=False)
     monkeypatch.setattr(inference, "made_by_hub", lambda: by_hub)
     kept = {"top": 3, "device": "cpu", "deploy": False, "runtime": "torch"}
-    kept |= {"precision": "float32", "progress": False, "categories": classify.categories}
+    kept |= {"precision": "float32", "min_probability": 0.0, "progress": False, "categories": classify.categories}
     function, arguments, _ = classify.__reduce__()
     if by_hub:
         assert function.keywords == {"source": "local", **kept}

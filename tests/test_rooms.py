@@ -7,7 +7,8 @@ from support.processes import ROOT
 
 FLOORS = (
     "package errors files devices description graphs running transport", "network weights photos", "saving naming",
-    "builder stream", "exporting explain", "inference counting runtimes", "tables timing training service",
+    "builder stream", "exporting explain", "inference counting runtimes",
+    "tables timing training service judging figures", "report",
     "documentation", "entrypoints commands", "__init__ __main__",
 )  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}

@@ -56,6 +56,7 @@ def bundle(file: Path, name: str, *, urls: list[str], default: bool = False, **s
         "categories": categories.name,
         "preprocess": to_json(weights.preprocess),
         **({"small_stem": True} if weights.small_stem else {}),
+        **({"temperature": weights.temperature} if weights.temperature != 1 else {}),
         "metrics": to_json(weights.metrics) if weights.metrics else NOT_MEASURED,
     }
     old, text = edited(weights.arch, name, fields, said, default)
@@ -78,6 +79,7 @@ def in_half_precision(weights: Weights) -> bytes:
         tuple(weights.labels),
         weights.preprocess,
         small_stem=bool(weights.small_stem),
+        temperature=weights.temperature,
     )
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "half.pth")
@@ -120,6 +122,7 @@ def edited(
     if "path" in fields or "urls" in fields:  # one or the other
         entry.pop("path", None)
         entry.pop("urls", None)
+        entry.pop("temperature", None)  # of the file before
     entry.update(fields)
     for key, unsaid in (("license", "not stated"), ("source", "this repository"), ("recipe", "not stated")):
         entry[key] = said.get(key, entry.get(key, unsaid))

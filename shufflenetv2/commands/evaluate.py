@@ -6,10 +6,13 @@ are added up, and so every photo is counted exactly once, whatever N.
 
 import argparse
 import json
-import math
+import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..description import Metrics
 from ..files import shown
@@ -29,6 +32,12 @@ from .options import (
 if TYPE_CHECKING:
     from ..builder import Weights
     from ..counting import Counts
+    from ..inference import Classifier
+    from ..judging import Answers
+    from ..photos.folders import LabelledPhotos
+
+
+LISTED = 20  # photos on which two differ, in the text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_max_pixels(parser)
     parser.add_argument("--skip-bad", action="store_true", help="count photos that cannot be used, and go on")
     add_json(parser, "one JSON object")
+    parser.add_argument(
+        "--against",
+        metavar="WEIGHTS",
+        help="count these on the same photos, in their deploy form or own runtime, and say which is better; --plain "
+        "and --runtime are for --weights alone",
+    )
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help="write report.html, report.json and figures")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="fit a temperature, so that probabilities say how often answers are right, and write it into a copy of "
+        "the weights, --output; needs 200 photos that were not trained on",
+    )
+    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="of --calibrate")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,6 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
     source = chosen_weights(arguments)
     left_out: list[str] = []
     photos = read_labelled(arguments.directory, source.classes, left_out.append)
+    if arguments.calibrate != (arguments.output is not None):
+        raise ValueError("--calibrate and --output FILE go together: the one fits, the other is the copy to write")
+    if arguments.report or arguments.against or arguments.calibrate:
+        counts = judge(arguments, source, photos)
+        _tell(counts, left_out)
+        return 0 if counts.photos else 1
     with join(device_for(source, arguments.runtime, arguments.device)) as group:
         model = network_of(
             source,
@@ -77,34 +106,104 @@ def run(arguments: argparse.Namespace) -> int:
             )
         seconds = time.perf_counter() - start
         if group.leads:
-            whole = len(set(photos.labels)) == len(photos.categories)
-            stated = source.metrics if whole else None
-            report = to_json if arguments.json else to_text
-            print(report(source, counts, seconds, stated))
-            for line in left_out:
-                print(f"shufflenetv2: {line}", file=sys.stderr)
-            if not counts.photos:
-                print(f"shufflenetv2: none of the {counts.skipped} photos could be used", file=sys.stderr)
+            answer = to_json if arguments.json else to_text
+            print(answer(source, counts, seconds, _stated(source, photos)))
+            _tell(counts, left_out)
     return 0 if counts.photos else 1
 
 
-def wilson(hits: int, photos: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion, in percent (Wilson 1927, "Probable Inference", JASA 22)."""
-    if not photos:
-        return 0.0, 100.0
-    z = 1.959963984540054  # the standard normal's 97.5 % point
-    share = hits / photos
-    centre = share + z * z / (2 * photos)
-    margin = z * math.sqrt(share * (1 - share) / photos + z * z / (4 * photos**2))
-    scale = 100 / (1 + z * z / photos)
-    return max(0.0, scale * (centre - margin)), min(100.0, scale * (centre + margin))
+def _stated(source: "Weights", photos: "LabelledPhotos") -> Metrics | None:
+    """What was measured before, where the photos show every class."""
+    return source.metrics if len(set(photos.labels)) == len(photos.categories) else None
 
 
-def percent(hits: int, photos: int) -> float:
-    return 100 * hits / photos if photos else 0.0
+def _tell(counts: "Counts", left_out: list[str]) -> None:
+    for line in left_out:
+        print(f"shufflenetv2: {line}", file=sys.stderr)
+    if not counts.photos:
+        print(f"shufflenetv2: none of the {counts.skipped} photos could be used", file=sys.stderr)
 
 
-def to_text(source: "Weights", counts: "Counts", seconds: float, stated: Metrics | None) -> str:
+def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPhotos") -> "Counts":
+    """What needs every answer, not their count alone."""
+    from .. import report
+    from ..builder import resolve
+    from ..counting import Counts
+    from ..inference import Classifier
+    from ..photos.folders import read_labelled
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("--against, --report and --calibrate work in one process; start it without torchrun")
+    if arguments.report:
+        report.check_packages()  # before anything is computed
+    settings: dict[str, Any] = {"device": arguments.device, "max_pixels": arguments.max_pixels}
+    first = Classifier(source, runtime=arguments.runtime, deploy=not arguments.plain, **settings)
+    classifiers, answers = [first], []
+    more: dict[str, Any] = {}
+    if arguments.calibrate:
+        source.read(False)  # an exported file has no tensors to copy, and says so
+    start = time.perf_counter()
+    answers.append(_asked(arguments, first, photos))
+    seconds = time.perf_counter() - start
+    one = answers[0]
+    if arguments.against:
+        other = resolve(None, arguments.against)
+        both = read_labelled(arguments.directory, other.classes)
+        places = {path: index for index, path in enumerate(both.paths)}
+        classifiers.append(Classifier(other, **settings))
+        answers.append(_asked(arguments, classifiers[1], both.take([places[path] for path in one.paths])))
+        more["against"] = report.compared(*answers)
+    if arguments.calibrate:
+        more["calibration"] = calibrate(one, arguments.output)
+    if arguments.report and one.paths:
+        content = report.numbers(arguments.directory, *answers)
+        more["report"] = str(report.write_report(arguments.report, content, *zip(classifiers, answers, strict=True)))
+    counts = Counts(len(one.paths), one.hits(1), one.hits(5), one.skipped)
+    answer = to_json if arguments.json else to_text
+    print(answer(source, counts, seconds, _stated(source, photos), more))
+    return counts
+
+
+def _asked(arguments: argparse.Namespace, classifier: "Classifier", photos: "LabelledPhotos") -> "Answers":
+    from ..judging import collect
+
+    with progress_bar(len(photos), "photo") as bar:
+        return collect(
+            classifier,
+            photos,
+            batch_size=arguments.batch_size,
+            workers=arguments.workers,
+            skip_bad=arguments.skip_bad,
+            advance=bar.update,
+        )
+
+
+def calibrate(answers: "Answers", output: Path) -> dict[str, Any]:
+    """Fit a temperature, write it into a copy of the weights, and say what it changes on these photos."""
+    from ..judging import fit_temperature, likelihood, reliability
+    from ..weights.checkpoint import write_checkpoint
+
+    source = answers.source
+    temperature = fit_temperature(answers.logits, answers.labels)
+    write_checkpoint(output, source.read(False).state_dict, replace(source.description, temperature=temperature))
+    before, after = (
+        replace(answers, source=replace(source, temperature=each)) for each in (source.temperature, temperature)
+    )
+    numbers = {"temperature": temperature, "output": str(output)}
+    for name, each in (("before", before), ("after", after)):
+        numbers[name] = {
+            "temperature": each.source.temperature,
+            "expected_calibration_error": reliability(each.probabilities, each.right)[0],
+            "negative_log_likelihood": likelihood(each.logits, each.labels, each.source.temperature),
+        }
+    return numbers
+
+
+def to_text(
+    source: "Weights", counts: "Counts", seconds: float, stated: Metrics | None, more: dict[str, Any] | None = None
+) -> str:
+    from ..counting import percent, wilson
+
     def line(name: str, hits: int, claim: float | None) -> str:
         low, high = wilson(hits, counts.photos)
         row = f"{name:<9} {percent(hits, counts.photos):6.2f} %  [{low:.2f}, {high:.2f}]  {hits} of {counts.photos}"
@@ -118,10 +217,35 @@ def to_text(source: "Weights", counts: "Counts", seconds: float, stated: Metrics
     ]
     if stated:
         lines.append(f"stated for {stated.dataset}, measured by {stated.measured_by}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_more_text(more or {}, line)])
 
 
-def to_json(source: "Weights", counts: "Counts", seconds: float, stated: Metrics | None) -> str:
+def _more_text(more: dict[str, Any], line: Callable[[str, int, float | None], str]) -> Iterator[str]:
+    if against := more.get("against"):
+        from ..report import verdict
+
+        yield f"against {against['weights']}"
+        yield from (line(f"top-{top}", against[f"top{top}"]["hits"], None) for top in (1, 5))
+        yield from verdict(against)
+        differing = against["differing"]
+        for row in differing[:LISTED]:
+            yield shown(f"  {row['label']}: first {row['first']}, second {row['second']}  {row['photo']}")
+        if len(differing) > LISTED:
+            yield f"  and {len(differing) - LISTED} more; --json or --report tells all"
+    if fitted := more.get("calibration"):
+        yield f"temperature {fitted['temperature']:.4f}, written to {shown(fitted['output'])}; on these photos:"
+        for name in ("before", "after"):
+            error, loss = fitted[name]["expected_calibration_error"], fitted[name]["negative_log_likelihood"]
+            yield f"  {name:<7} expected calibration error {100 * error:.2f} %, negative log likelihood {loss:.4f}"
+    if "report" in more:
+        yield f"report: {shown(more['report'])}"
+
+
+def to_json(
+    source: "Weights", counts: "Counts", seconds: float, stated: Metrics | None, more: dict[str, Any] | None = None
+) -> str:
+    from ..counting import percent, wilson
+
     def row(hits: int) -> dict[str, object]:
         return {"hits": hits, "percent": percent(hits, counts.photos), "interval": wilson(hits, counts.photos)}
 
@@ -136,5 +260,6 @@ def to_json(source: "Weights", counts: "Counts", seconds: float, stated: Metrics
             "top5": row(counts.top5),
             "photos_per_second": counts.photos / seconds,
             "stated": stated and {"dataset": stated.dataset, "acc@1": stated.acc1, "acc@5": stated.acc5},
+            **(more or {}),
         }
     )

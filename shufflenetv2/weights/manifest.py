@@ -24,6 +24,7 @@ from ..description import (
     take,
     take_count,
     take_flag,
+    take_temperature,
 )
 from ..errors import ManifestError
 from ..files import shown
@@ -60,6 +61,7 @@ class Entry:
     source: str
     recipe: str
     small_stem: bool = False
+    temperature: float = 1.0
 
     def __str__(self) -> str:
         return f"{self.arch}/{self.name}"
@@ -134,6 +136,7 @@ def _parse_entry(raw: object, where: str) -> Entry:
         source=take(raw, "source", str, where),
         recipe=take(raw, "recipe", str, where),
         small_stem=take_flag(raw, "small_stem", where),
+        temperature=take_temperature(raw, where),
     )
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import build, resolve
-from shufflenetv2.commands.evaluate import wilson
+from shufflenetv2.counting import wilson
 from shufflenetv2.description import Metrics, Preprocess
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.photos.transform import PhotoTransform

@@ -35,7 +35,7 @@ SLACK = 0.5  # of a margin: float formats differ by some 1e-6, int8 between proc
 INPUT = {"layout": "NCHW", "colours": "RGB", "dtype": "float32", "range": "[0, 1], then as preprocess says"}
 KEYS = (
     "schema_version", "arch", "small_stem", "in_channels", "categories", "wordnet_ids", "preprocess", "metrics",
-    "weights", "sha256", "precision", "input", "probes", "producer",
+    "temperature", "weights", "sha256", "precision", "input", "probes", "producer",
 )  # fmt: skip
 
 
