@@ -5,6 +5,7 @@ import importlib.util
 import io
 import itertools
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -455,6 +456,16 @@ class TestPackage:
                 package.limit("SHUFFLENETV2_TIMEOUT", 7.5)
         else:
             assert package.limit("SHUFFLENETV2_TIMEOUT", 7.5) == value
+
+    def test_a_bound_in_whole_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SHUFFLENETV2_MAX_BYTES", "1")
+        assert package.limit("SHUFFLENETV2_MAX_BYTES", 7) == 1
+        monkeypatch.setenv("SHUFFLENETV2_MAX_BYTES", "0.5")
+        with pytest.raises(ValueError, match=r"must be a number above 0, got '0\.5'"):
+            package.limit("SHUFFLENETV2_MAX_BYTES", 7)
+
+    def test_the_commit_is_known_in_an_archive_alone(self) -> None:
+        assert re.fullmatch(r"|[0-9a-f]{7,40} \d{4}-\d\d-\d\d", package.REVISION)
 
     def test_sample_photos(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert {path.parent for path in package.sample_photos()} == {ROOT / "images"}

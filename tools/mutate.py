@@ -36,32 +36,35 @@ from shufflenetv2.package import CHECKOUT
 from .mutants import Mutant, mutants
 
 AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must notice
-    "weights": ("weights description.py files.py", "weights test_files.py test_entrypoints.py test_details.py"),
+    "weights": (
+        "weights transport.py description.py files.py",
+        "weights test_files.py test_entrypoints.py test_details.py",
+    ),
     "builder": (
-        "builder.py entrypoints.py package.py",
-        "test_builder.py test_entrypoints.py test_details.py weights/test_manifest.py weights/test_checkpoint.py",
+        "builder.py entrypoints.py package.py naming.py saving.py network/adapt.py network/origin.py",
+        "test_builder.py test_entrypoints.py test_details.py test_ways_in.py test_saving.py weights/test_manifest.py "
+        "weights/test_checkpoint.py",
     ),
     "training": ("training commands/train.py devices.py", "training test_details.py"),
     "network": (
         "network/model.py network/deploy.py network/deploy_form.py network/dissect.py",
         "network commands/test_export.py test_details.py",
     ),
-    "formats": (
-        "network/formats commands/export.py",
-        "network commands/test_export.py test_details.py",
-    ),
+    "formats": ("network/formats exporting.py commands/export.py", "network commands/test_export.py test_details.py"),
     "photos": (
-        "photos/decode.py photos/formats.py photos/tiff.py photos/avif.py photos/colours.py photos/transform.py",
+        "photos/decode.py photos/formats.py photos/tiff.py photos/avif.py photos/colours.py photos/geometry.py "
+        "photos/transform.py photos/url.py",
         "photos test_entrypoints.py test_details.py",
     ),
     "folders": (
-        "photos/folders.py photos/listing.py",
+        "photos/folders.py photos/listing.py photos/ahead.py tables",
         "photos commands/test_classify.py commands/test_evaluate.py test_entrypoints.py test_details.py",
     ),
     "inference": (
-        "inference.py stream.py counting.py commands/classify.py commands/evaluate.py commands/options.py",
-        "test_entrypoints.py test_builder.py test_details.py commands/test_classify.py commands/test_evaluate.py "
-        "commands/test_cli.py",
+        "inference.py stream.py counting.py explain.py running.py commands/classify.py commands/evaluate.py "
+        "commands/options.py",
+        "test_entrypoints.py test_builder.py test_details.py test_ways_in.py test_running.py test_explain.py "
+        "photos/test_stream.py commands/test_classify.py commands/test_evaluate.py commands/test_cli.py",
     ),
 }
 RESULTS, DOCUMENT = CHECKOUT / "build" / "mutants.jsonl", CHECKOUT / "docs" / "mutants.md"

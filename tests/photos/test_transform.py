@@ -179,6 +179,12 @@ def test_other_modes_equal_the_preset_of_the_rgb_image(mode: str) -> None:
     assert torch.equal(PhotoTransform(STANDARD)(image), torchvision_preset(STANDARD)(rgb)[None])
 
 
+def test_a_grey_tensor_is_the_same_in_three_channels() -> None:
+    grey = torch.randint(256, (2, 1, 90, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(PhotoTransform(STANDARD)(grey), PhotoTransform(STANDARD)(grey.repeat(1, 3, 1, 1)))
+    assert torch.equal(PhotoTransform(STANDARD)(grey[1]), PhotoTransform(STANDARD)(grey)[1:])
+
+
 def test_grey_input_uses_the_mean_statistics() -> None:
     images = PhotoTransform(STANDARD, in_channels=1)(CAT)
     with Image.open(CAT) as photograph:
