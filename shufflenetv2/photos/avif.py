@@ -76,7 +76,7 @@ def _located(data: bytes, place: int, end: int, idat: int) -> Iterator[bytes]:
 def _sizes(item: bytes) -> Iterator[tuple[int, int]]:
     """Of the sequence headers among the units of AV1 data; metadata ends after its first unit, as it seems."""
     place = 0
-    for _ in range(MAX_UNITS):
+    for _ in range(MAX_UNITS + 1):
         if place >= len(item):
             return
         kind, extended, sized = item[place] >> 3 & 15, item[place] & 4, item[place] & 2
@@ -115,7 +115,7 @@ def _sequence(header: bytes) -> tuple[int, int]:
             take(64)
             if take(1):
                 zeros = len(bits[place:]) - len(bits[place:].lstrip("0"))
-                take(2 * zeros + 1)
+                take(2 * zeros + 1 if zeros < 32 else 32)  # where decoders give up
             if take(1):  # decoder model
                 delay = take(5) + 1
                 take(42)

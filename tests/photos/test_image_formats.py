@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from support.fault_rows import fault
 from test_decode import CAT, encode, png_chunk, thumbnail
@@ -357,6 +359,92 @@ def test_overlapping_items_of_an_avif_are_refused() -> None:
     meta = b"meta" + bytes(4) + struct.pack(">I", len(box) + 8) + b"iloc" + box
     with pytest.raises(ImageError, match="has items that overlap"):
         open_photo(data[:32] + struct.pack(">I", len(meta) + 4) + meta + data[32:])
+
+
+def avif_of(*items: bytes) -> bytes:
+    """No more than what is looked at: the brand, where the items lie, and the items."""
+    brand = struct.pack(">I", 16) + b"ftypavif" + bytes(4)
+    start = len(brand) + 8 + 4 + 8 + 8 + 14 * len(items)
+    box = bytes(4) + b"\x44\0" + struct.pack(">H", len(items))
+    for number, item in enumerate(items):
+        box += struct.pack(">HHHII", number, 0, 1, start, len(item))
+        start += len(item)
+    box = struct.pack(">I", len(box) + 8) + b"iloc" + box
+    return brand + struct.pack(">I", len(box) + 12) + b"meta" + bytes(4) + box + b"".join(items)
+
+
+def unit_of(bits: str, *, kind: int = 1, sized: bool = True) -> bytes:
+    """A unit of AV1: its header, its size in LEB128 of two bytes, and what it holds."""
+    data = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    return bytes([kind << 3 | sized << 1]) + (bytes([len(data) & 127 | 128, len(data) >> 7]) * sized) + data
+
+
+@st.composite
+def sequence_headers(draw: st.DrawFn) -> tuple[str, tuple[int, int]]:
+    """Bits as AV1's specification, 5.5, has them, and the size that they state."""
+    bits = "0001"
+
+    def put(value: int, length: int) -> int:
+        nonlocal bits
+        bits += f"{value:0{length}b}" if length else ""
+        return value
+
+    def flag() -> int:
+        return put(draw(st.integers(0, 1)), 1)
+
+    delay = later = 0
+    if flag():
+        put(draw(st.integers(0, 31)), 5)
+    else:
+        if flag():  # timing_info
+            put(draw(st.integers(0, 2**64 - 1)), 64)
+            if flag():  # num_ticks_per_picture_minus_1, uvlc
+                zeros = draw(st.integers(0, 12) | st.just(32))
+                bits += "0" * zeros + (
+                    f"1{draw(st.integers(0, 2**zeros - 1)):0{zeros}b}"[: 2 * zeros + 1]
+                    if 0 < zeros < 32
+                    else "1" * (zeros == 0)
+                )
+            if flag():  # decoder_model_info
+                delay = put(draw(st.integers(0, 31)), 5) + 1
+                put(draw(st.integers(0, 2**42 - 1)), 42)
+        later = flag()
+        for _ in range(put(draw(st.integers(0, 4)), 5) + 1):
+            put(draw(st.integers(0, 4095)), 12)
+            if put(draw(st.integers(0, 31)), 5) > 7:
+                flag()
+            if delay and flag():
+                put(draw(st.integers(0, 2 ** (2 * delay + 1) - 1)), 2 * delay + 1)
+            if later and flag():
+                put(draw(st.integers(0, 15)), 4)
+    lengths = [put(draw(st.integers(0, 15)), 4) + 1 for _ in range(2)]
+    width, height = (put(draw(st.integers(0, 2**length - 1)), length) + 1 for length in lengths)
+    return bits, (width, height)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(header=sequence_headers(), more=st.sampled_from(["", "0", "1" * 40]), sized=st.booleans())
+def test_the_size_is_read_from_any_sequence_header(header: tuple[str, tuple[int, int]], more: str, sized: bool) -> None:
+    """More than 31 zeros end a number without its other half: what decoders do, by which a size could be hidden."""
+    bits, size = header
+    delimiter, padding = unit_of("0" * 8, kind=2), unit_of("1" * 16, kind=15)
+    assert check_avif(avif_of(delimiter + padding + unit_of(bits + more, sized=sized))) == size
+
+
+def test_the_largest_picture_in_an_avif_counts() -> None:
+    def still(width: int, height: int) -> bytes:
+        return unit_of(f"000110000011111111{width - 1:016b}{height - 1:016b}")
+
+    for sizes in ([(90, 10), (40, 40)], [(40, 40), (90, 10)], [(10, 90), (40, 40), (2, 2)]):
+        assert check_avif(avif_of(*(still(*size) for size in sizes))) == (40, 40)
+    assert check_avif(avif_of(still(90, 10) + still(40, 40))) == (40, 40)
+    assert check_avif(avif_of(unit_of("1" * 64, kind=3))) is None
+    check_avif(avif_of(*[b""] * 1000))
+    with pytest.raises(ExcessError, match="more than 1,000 items"):
+        check_avif(avif_of(*[b""] * 1001))
+    check_avif(avif_of(unit_of("0" * 8, kind=2) * 1000))
+    with pytest.raises(ExcessError, match="more than 1,000 units in an item"):
+        check_avif(avif_of(unit_of("0" * 8, kind=2) * 1001))
 
 
 def heic_of(brand: bytes = b"heic") -> bytes:

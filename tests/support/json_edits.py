@@ -54,7 +54,7 @@ def edited_text(draw: st.DrawFn, text: str) -> str:
 
 
 def says(parsed: Any, raw: Any) -> bool:
-    """Whether all that was read stands in the JSON as it was; what is absent is nothing, false, or the temperature 1."""
+    """Whether all that was read stands in the JSON so; what is absent is nothing, false, or the temperature 1."""
     if isinstance(parsed, dict):
         return isinstance(raw, dict) and all(
             says(value, raw[key])
