@@ -178,7 +178,7 @@ def rows_of_stream(arguments: argparse.Namespace, source: "Weights", photos: Ite
 
     options = {name: getattr(arguments, name) for name in OF_STREAM}
     results = make_classifier(arguments, source).stream(photos, **options)
-    return (to_row(result, photo_name(result.photo), source) for result in results)
+    return (to_row(result, photo_name(result.photo), source, arguments.features) for result in results)
 
 
 def rows_of_cluster(

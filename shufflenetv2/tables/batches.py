@@ -68,9 +68,12 @@ class BatchClassifier:
         if "bytes" not in batch and "path" not in batch:
             raise ValueError(f"a batch needs a column bytes or path, got {', '.join(batch) or 'none'}")
         photos = [bytes(each) for each in batch["bytes"]] if "bytes" in batch else list(map(photo_path, batch["path"]))
+        features = self.stream_options["features"]
         names = batch.get("photo", batch.get("path", [""] * len(photos)))
         results = self.classifier.stream(photos, **self.stream_options)
-        rows = [to_row(result, name, self.classifier.weights) for result, name in zip(results, names, strict=True)]
+        rows = [
+            to_row(result, name, self.classifier.weights, features) for result, name in zip(results, names, strict=True)
+        ]
         columns = {}
         for column in rows[0] if rows else ():
             columns[column] = numpy.empty(len(rows), dtype=object)

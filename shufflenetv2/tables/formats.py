@@ -13,7 +13,6 @@ from ..package import require
 from .rows import COLUMNS, FEATURES, Row
 
 ROW_GROUP = 10_000
-_LISTS = [name for name, kind in COLUMNS.items() if kind not in (str, int, float)]
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ def _write_csv(path: Path, rows: Sequence[Row], features: int) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         for row in rows:  # lists are JSON, nothing is an empty field
-            values = {**row, **{name: json.dumps(row.get(name)) for name in (*_LISTS, FEATURES)}}
-            writer.writerow([values[name] for name in names])
+            values = [row.get(name) for name in names]
+            writer.writerow([json.dumps(value) if isinstance(value, list) else value for value in values])
 
 
 def _read_csv(path: Path) -> Iterator[list[str]]:

@@ -49,8 +49,8 @@ def photo_path(name: str) -> str:
     return os.fsdecode(unquote_to_bytes(name[5:])) if name.startswith("file:") else name
 
 
-def to_row(result: Result, name: str, weights: Weights) -> dict[str, Any]:
-    """One photo, under the names of ``COLUMNS``, and of ``FEATURES`` where the result has them."""
+def to_row(result: Result, name: str, weights: Weights, features: bool = False) -> dict[str, Any]:
+    """One photo, under the names of ``COLUMNS``, and with ``features`` of ``FEATURES``."""
     first = result.predictions[0] if result.predictions else None
     width, height = result.size or (None, None)
     row = {
@@ -67,4 +67,6 @@ def to_row(result: Result, name: str, weights: Weights) -> dict[str, Any]:
         "weights": weights.title,
         "weights_sha256": weights.sha256,
     }
-    return row if result.features is None else {**row, FEATURES: result.features.tolist()}
+    if features:
+        row[FEATURES] = None if result.features is None else result.features.tolist()
+    return row

@@ -1,0 +1,325 @@
+"""A table is there whole or not at all, whatever ends the process that writes it; and everyone reads it."""
+
+import csv
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas
+import polars
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from support.processes import ROOT, importing, run
+from support.skips import needs_posix
+
+from shufflenetv2.__main__ import main
+from shufflenetv2.builder import resolve
+from shufflenetv2.errors import TableError
+from shufflenetv2.inference import Classifier
+from shufflenetv2.tables import table as table_module
+from shufflenetv2.tables.rows import COLUMNS, photo_name, photo_path
+from shufflenetv2.tables.table import Table
+
+WEIGHTS = ("--weights", "cifar10_v1")
+KINDS = ("parquet", "csv", "jsonl")
+# The command, which writes a part every tenth of a second instead of every five.
+OFTEN = """
+import sys
+from shufflenetv2.__main__ import main
+from shufflenetv2.tables import table
+table.SECONDS = 0.1
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """90 crops of a sample photo in three folders; one is broken."""
+    folder = tmp_path_factory.mktemp("photos")
+    with Image.open(ROOT / "images/coffee.jpg") as photograph:
+        for index in range(90):
+            place = folder / f"{index % 3}" / f"{index:03}.jpg"
+            place.parent.mkdir(exist_ok=True)
+            photograph.crop((index, index, 150 + index, 130 + index)).save(place)
+    (folder / "1/022.jpg").write_bytes(b"broken")
+    return folder
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return rows
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with open(path, newline="", encoding="utf-8") as file:
+        return [dict(row) for row in csv.DictReader(file)]
+
+
+def classify(*arguments: object) -> int:
+    return main(["classify", *map(str, arguments), *WEIGHTS])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_rows_are_those_of_the_stream(kind: str, photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / f"table.{kind}"
+    assert classify(photos, "--output", output, "--features", "--top", 3) == 1  # one photo is broken
+    assert [each.name for each in tmp_path.iterdir()] == [output.name]
+    classifier = Classifier(resolve(None, "cifar10_v1"), top=3, device="cpu", progress=False)
+    paths = sorted(photos.rglob("*.jpg"))
+    rows = rows_of(output)
+    assert [row["photo"] for row in rows] == list(map(str, paths))
+    for row, result in zip(rows, classifier.stream(paths, features=True), strict=True):
+        assert list(row) == [*COLUMNS, "features"]
+        if kind == "csv":
+            row = {name: json.loads(value) if value[:1] == "[" else value or None for name, value in row.items()}
+        assert row["error"] == (str(result.error) if result.error else None)
+        assert row["top_labels"] == [each.label for each in result.predictions]
+        assert row["top_indices"] == [each.index for each in result.predictions]
+        assert row["top_probabilities"] == [each.probability for each in result.predictions]
+        assert (row["weights"], row["weights_sha256"]) == (classifier.weights.title, classifier.weights.sha256)
+        if result.features is None:
+            assert (row["label"], row["probability"], row["features"], row["width"]) == (None,) * 4
+        else:
+            assert row["label"] == result.predictions[0].label
+            assert float(row["probability"]) == result.predictions[0].probability
+            assert row["features"] == result.features.tolist()
+            assert (int(row["width"]), int(row["height"])) == result.size
+
+
+def test_parquet_is_read_by_everyone(photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "table.parquet"
+    classify(photos, "--output", output, "--features")
+    with pq.ParquetFile(output) as file:
+        assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+        metadata = {key.decode(): json.loads(value) for key, value in file.schema_arrow.metadata.items()}
+        assert str(file.schema_arrow.field("features").type) == "fixed_size_list<element: float>[1024]"
+    assert metadata["shufflenetv2.weights"] == "shufflenet_v2_x0_5/cifar10_v1"
+    assert metadata["shufflenetv2.description"]["preprocess"]["crop"] == 112
+    query = f"SELECT count(*), count(label), max(len(top_labels)) FROM '{output}' WHERE photo LIKE '%.jpg'"
+    assert duckdb.sql(query).fetchall() == [(90, 89, 5)]
+    assert pandas.read_parquet(output)["label"].notna().sum() == 89
+    assert polars.read_parquet(output)["features"][0].len() == 1024
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_there_is_not_touched_unless_asked(
+    kind: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / f"table.{kind}"
+    output.write_text("mine")
+    assert classify(photos, "--output", output) == 1
+    assert "exists; --overwrite replaces it" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+    assert classify(photos / "0", "--output", output, "--overwrite") == 0
+    before = output.read_bytes()
+    assert len(rows_of(output)) == 30
+    assert classify(photos / "0", "--output", output, "--resume") == 0  # a script may always say so
+    assert "is complete" in capsys.readouterr().err
+    assert output.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == [output.name]
+
+
+def test_names_that_end_in_nothing_known(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("table", "table.xlsx"):
+        assert classify(photos, "--output", tmp_path / name) == 1
+        assert "a table's name ends in .parquet, .csv, .jsonl, got" in capsys.readouterr().err
+    (tmp_path / "folder.csv").mkdir()
+    assert classify(photos, "--output", tmp_path / "folder.csv") == 1
+    assert "folder.csv is a folder, expected the name of a table" in capsys.readouterr().err
+    assert classify(photos, "--output", tmp_path / "nowhere" / "x.csv") == 1
+    assert "x.csv cannot be written (No such file or directory)" in capsys.readouterr().err
+
+
+def interrupted(photos: Path, output: Path, after: int = 40) -> Table:
+    """A run that ended by an error after some rows, of which the whole batches are on disk."""
+    about = {"weights_sha256": "0", "x": 1}
+    table = Table(output, about, batch_size=16)
+    with suppress(ZeroDivisionError), table:
+        for index in range(after):
+            table.add(row(index))
+        raise ZeroDivisionError
+    return table
+
+
+def row(index: int) -> dict[str, Any]:
+    return {**dict.fromkeys(COLUMNS), "photo": f"{index}.jpg", "top_labels": [], "weights": "w", "weights_sha256": "0"}
+
+
+def resumed(output: Path, **about: object) -> list[str]:
+    """The photos, of 100, that a run that goes on finds without a row."""
+    table = Table(output, {"weights_sha256": "0", "x": 1, **about}, batch_size=16, resume=True)
+    names = (f"{index}.jpg" for index in range(100))
+    with table:
+        done = []
+        for name in table.missing(names, str):
+            table.add(row(int(name[:-4])))
+            done.append(name)
+        table.finish()
+    return done
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_goes_on_where_the_whole_batches_end(kind: str, tmp_path: Path) -> None:
+    output = tmp_path / f"x.{kind}"
+    interrupted(tmp_path, output)
+    assert not output.exists()
+    with pytest.raises(TableError, match=r"^an unfinished table is in .*x\..*\.parts; --resume goes on with it"):
+        interrupted(tmp_path, output)
+    with pytest.raises(TableError, match=r"was begun with other x: 1, now 2; give the same to go on, or --overwrite"):
+        resumed(output, x=2)
+    assert resumed(output) == [f"{index}.jpg" for index in range(32, 100)]
+    assert [each["photo"] for each in rows_of(output)] == [f"{index}.jpg" for index in range(100)]
+    assert [each.name for each in tmp_path.iterdir()] == [output.name]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "empty"])
+def test_a_part_that_was_damaged_is_done_again(
+    kind: str, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_module, "SECONDS", 0)  # a part a batch
+    output = tmp_path / f"x.{kind}"
+    table = interrupted(tmp_path, output, after=64)
+    parts = sorted(table.folder.glob("0*"))
+    assert len(parts) == 4
+    data = parts[2].read_bytes()
+    if damage == "gone":
+        parts[2].unlink()
+    else:
+        parts[2].write_bytes({"cut": data[:-20], "flipped": data[:20] + b"!" + data[21:], "empty": b""}[damage])
+    assert resumed(output) == [f"{index}.jpg" for index in range(32, 100)]
+    assert [each["photo"] for each in rows_of(output)] == [f"{index}.jpg" for index in range(100)]
+
+
+def test_photos_named_again_have_one_row(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [str(each) for each in sorted((photos / "0").iterdir())[:5]]
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join(names * 200))
+    assert classify("--files-from", listed, "--output", tmp_path / "x.csv") == 0
+    assert [row["photo"] for row in rows_of(tmp_path / "x.csv")] == names
+    assert "995 photos were named more than once" in capsys.readouterr().err
+
+
+@needs_posix
+def test_names_that_are_no_text_come_back(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    odd = [b"caf\xe9.jpg", b"file:x.jpg", b'a "quoted", one\nin two lines.jpg', "\u4e2d.jpg".encode(), b"=1+1.jpg"]
+    for name in odd:
+        (folder / os.fsdecode(name)).write_bytes((photos / "0/000.jpg").read_bytes())
+    for kind in KINDS:
+        output = tmp_path / f"x.{kind}"
+        assert classify(folder, "--output", output) == 0
+        names = [os.fsencode(photo_path(row["photo"])) for row in rows_of(output)]
+        assert names == [os.fsencode(each) for each in sorted(folder.iterdir())]
+    assert photo_name(Path(os.fsdecode(b"caf\xe9 %.jpg"))) == "file:caf%E9%20%25.jpg"
+
+
+def test_a_photo_that_is_gone_is_an_error_row(photos: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "list"
+    listed.write_bytes(b"\0".join([os.fsencode(photos / "0/000.jpg"), b"gone[1].jpg", os.fsencode(tmp_path / "x")]))
+    assert classify("--files-from", listed, "-0", "--output", tmp_path / "x.jsonl") == 1
+    first, gone, folder = rows_of(tmp_path / "x.jsonl")
+    assert first["error"] is None
+    assert gone["error"].startswith("gone[1].jpg cannot be opened: No such file or directory")
+    assert gone["label"] is None
+    assert folder["error"].endswith("cannot be opened: No such file or directory")
+
+
+@needs_posix
+def test_a_second_run_is_told(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "x.csv"
+    with suppress(KeyboardInterrupt), Table(output, {"weights_sha256": ""}):
+        for option in ("--resume", "--overwrite"):
+            assert classify(photos, "--output", output, option) == 1
+            assert "another run is writing" in capsys.readouterr().err
+        raise KeyboardInterrupt
+    assert classify(photos / "0", "--output", output, "--overwrite") == 0
+
+
+@needs_posix
+def test_a_full_disk_keeps_the_rows(photos: Path, tmp_path: Path) -> None:
+    program = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); {OFTEN}"
+    program = program.replace("import sys", "import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)", 1)
+    output = tmp_path / "x.jsonl"
+    command = (sys.executable, "-c", program, "classify", photos, "--output", output, *WEIGHTS)
+    ran = run(*command, env=importing(), check=False)
+    assert ran.returncode == 1
+    assert "x.jsonl cannot go on; --resume will, with the rows in " in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not output.exists()
+    assert classify(photos, "--output", output, "--resume") == 1  # one photo is broken
+    assert len(rows_of(output)) == 90
+
+
+@needs_posix
+@pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="needs POSIX")
+def test_a_folder_that_is_read_only(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path.chmod(0o500)
+    assert classify(photos, "--output", tmp_path / "x.csv") == 1
+    assert "x.csv cannot be written (Permission denied)" in capsys.readouterr().err
+
+
+def kills(command: list[str], done: Callable[[], bool], seed: int) -> Iterator[float]:
+    """Run ``command`` again and again, killed after a random time, until ``done``; yields those times."""
+    draw = random.Random(seed)
+    while not done():
+        with subprocess.Popen(command, env=importing(), stderr=subprocess.DEVNULL, cwd=ROOT) as process:
+            seconds = draw.uniform(2, 6)
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                yield seconds
+
+
+@needs_posix
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_random_and_resumed_it_is_the_same_table(kind: str, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    sources = sorted(photos.rglob("*.jpg"))
+    for index in range(1000):
+        os.link(sources[index % 90], folder / f"{index:04}.jpg")
+    whole, output = tmp_path / f"whole.{kind}", tmp_path / f"x.{kind}"
+    assert classify(folder, "--output", whole, "--features") == 1
+    command = [sys.executable, "-c", OFTEN, "classify", str(folder), *WEIGHTS, "--features"]
+    command += ["--output", str(output), "--resume"]
+    parts = output.with_name(f"{output.name}.parts")
+    times = list(kills(command, lambda: output.exists() and not parts.exists(), seed=len(kind)))
+    assert output.read_bytes() == whole.read_bytes()
+    assert len(times) >= 1
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".x")] == []
+
+
+@needs_posix
+def test_memory_does_not_grow_with_the_photos(tmp_path: Path) -> None:
+    output = tmp_path / "x.jsonl"
+    most = []
+    for count in (10_000, 60_000):
+        table = Table(output, {"weights_sha256": "0"}, overwrite=True)
+        with table:
+            for name in table.missing((f"folder/with/photos/{index:09}.jpg" for index in range(count)), str):
+                table.add({"photo": name})
+            table.finish()
+        most.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert most[1] - most[0] < 20_000  # kB
+
+
+def test_an_interrupted_first_second_leaves_nothing_that_hinders(tmp_path: Path) -> None:
+    output = tmp_path / "x.csv"
+    (tmp_path / "x.csv.parts").mkdir()  # as a kill leaves it, right at the beginning
+    (tmp_path / "x.csv.parts" / "00000000-0123456789abcdef.csv").write_text("left")
+    assert resumed(output) == [f"{index}.jpg" for index in range(100)]
+    assert len(rows_of(output)) == 100
