@@ -158,7 +158,7 @@ class Classifier:
         Raises:
             ImageError, TypeError, CheckpointError: as in a call.
         """
-        return gathered(photos, self.transform, lambda images: self.softmax(self._run(images)), len(self.categories))
+        return gathered(photos, self.transform, lambda images: self.softmax(self.logits(images)), len(self.categories))
 
     def features(self, photos: Photo | Iterable[Photo]) -> Tensor:
         """The pooled features, which the last layer reads, of one photo or several, as a call takes them.
@@ -229,9 +229,10 @@ class Classifier:
             ValueError: the images hold NaN or infinity.
             CheckpointError: the network answers with them.
         """
-        return self.answers(self._run(images), images)
+        return self.answers(self.logits(images), images)
 
-    def _run(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
+        """float32 ``(N, classes)`` on ``device`` for preprocessed ``images``, whatever the network computes in."""
         self._runner.model = self.model  # which users may exchange
         return self._runner(images)
 

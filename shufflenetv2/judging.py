@@ -68,7 +68,7 @@ def collect(
 
     @torch.inference_mode()
     def compute(images: Tensor) -> Tensor:
-        logits: Tensor = classifier.model(images.to(classifier.device)).float().cpu()
+        logits = classifier.logits(images).cpu()
         check_finite(logits.abs().amax(1).tolist(), images)
         return logits
 

@@ -1,6 +1,7 @@
 """Half precision and the runner: float32 outside, whatever is computed in; a full memory is told with what to try."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,3 +85,13 @@ def test_no_memory_left_is_told_with_the_batch_to_try() -> None:
         classify(sample_photos())
     with pytest.raises(DeviceError, match=r"no memory left for 1 image at once .*smaller images"):
         classify(sample_photos()[0])
+
+
+def test_logits_are_float32_whatever_is_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What evaluate's report, comparison and calibration read."""
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "photo.jpg").write_bytes(sample_photos()[0].read_bytes())
+    call = ["evaluate", str(tmp_path), "--weights", "cifar10", "--device", "cpu", "--precision", "bfloat16"]
+    assert main([*call, "--against", "cifar10"]) == 0
+    assert "1 of 2" in capsys.readouterr().out

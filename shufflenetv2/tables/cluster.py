@@ -44,7 +44,7 @@ def classify_on(
     connect(address)
     try:
         ray.data.DataContext.get_current().execution_options.preserve_order = True
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = ray.cluster_resources()
         gpus = 0 if options.get("device") == "cpu" else int(resources.get("GPU", 0))
         for names, found in datasets(photos, batch_size):
             named = iter(names)
