@@ -251,12 +251,16 @@ GREY = {256: 40, 257: 30, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 30, 279: 
     [
         ({}, None),
         ({278: 2**32 - 1}, None),
+        ({278: 2**31}, None),
         ({278: 10, 273: (8, 408, 808), 279: (400, 400, 400)}, None),
         ({278: 7, 273: (8, 288, 568, 848, 1128), 279: (280, 280, 280, 280, 80)}, None),
         ({259: 4}, "is compressed in way 4; none, LZW, JPEG, Deflate, PackBits are read; save it anew"),
         ({259: 50001}, "is compressed in way 50001"),
         ({256: 10_000, 257: 5_001, 278: 5_001, 259: 5}, r"10000x5001 pixels, more than the 50,000,000 allowed"),
         ({278: 10, 273: (8, 9, 10), 279: (400, 400, 400)}, "has strips or tiles that overlap"),
+        ({278: 10, 273: (8, 500, 408), 279: (400, 400, 400)}, "has strips or tiles that overlap"),  # the last one does
+        ({278: 12, 273: (8, 648, 488), 279: (480, 480, 240)}, "has strips or tiles that overlap"),
+        ({278: 12, 273: (8, 648, 488), 279: (480, 480, 160)}, "has strips or tiles that overlap"),
         ({278: 10, 273: (8, 408), 279: (400, 400)}, "does not say where all of its strips or tiles lie"),
         ({259: 5, 278: 10, 273: (8, 8, 8), 279: (400, 400, 400)}, "has strips or tiles that overlap"),
         ({259: 5, 279: (7, 7), 278: 10, 273: (8, 408, 808)}, "does not say where all of its strips"),
