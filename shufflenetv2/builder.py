@@ -5,31 +5,30 @@ After ``resolve`` nobody asks whether weights came from the manifest or from a f
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from .description import MAX_CHANNELS, MAX_CLASSES, STANDARD, Category
+from .description import MAX_CHANNELS, MAX_CLASSES, STANDARD, Category, WeightsInfo
 from .errors import CheckpointError, ManifestError
 from .naming import Weights as Weights
+from .naming import arch_by_width, labelled
 from .naming import is_path as is_path
-from .naming import labelled
 from .naming import spelled as spelled
 from .network.adapt import adapt_head, adapt_input, count
 from .network.formats.table import format_of
 from .network.model import SPECS, ShuffleNetV2, spec_of
 from .package import logger
-from .saving import hang_on
 from .weights.checkpoint import Checkpoint, load, parse_checkpoint, read_checkpoint
 from .weights.manifest import Entry, default_entry, find_entry, matching, read_categories
 from .weights.store import fetch
 
 if TYPE_CHECKING:
-    pass
+    from .photos.transform import PhotoTransform
 
 
 def resolve(
@@ -95,7 +94,7 @@ def _read_entry(entry: Entry, progress: bool) -> Checkpoint:
 
 def _from_checkpoint(checkpoint: Checkpoint, described: bool, categories: Iterable[str] | None = None) -> Weights:
     said = checkpoint.description
-    arch = said.arch if said else _arch_by_width(checkpoint)
+    arch = said.arch if said else arch_by_width(checkpoint)
     default = default_entry(arch)
     classes: tuple[Category, ...] = ()
     if said:
@@ -165,11 +164,32 @@ def _from_export(form: str, where: str, described: bool, categories: Iterable[st
     return labelled(weights, categories)
 
 
-def _arch_by_width(checkpoint: Checkpoint) -> str:
-    for arch, spec in SPECS.items():
-        if (spec.stage_channels[2], spec.head_channels) == checkpoint.widths:
-            return arch
-    raise CheckpointError(f"{checkpoint.where} has none of the architectures {', '.join(SPECS)}")
+@dataclass(frozen=True)
+class Origin:
+    """Hangs on what ``build`` makes (``network/origin.py``); a value that copies of the network share."""
+
+    weights: WeightsInfo | None
+
+    def __deepcopy__(self, memo: object) -> "Origin":
+        return self
+
+    def transform(self, in_channels: int, **options: Any) -> "PhotoTransform":
+        from .photos.transform import PhotoTransform
+
+        assert self.weights is not None
+        return PhotoTransform(self.weights.preprocess, in_channels, (self.weights.arch, self.weights.name), **options)
+
+    def save(self, model: nn.Module, path: str | os.PathLike[str], **said: Any) -> Path:
+        from .saving import save
+
+        return save(model, path, **said)
+
+
+def hang_on(model: Any, weights: WeightsInfo | None, *, own_head: bool) -> None:
+    """Give ``model`` its origin, and its classifier too if that is the weights' own: then their labels are its."""
+    model._origin = Origin(weights)
+    if own_head and isinstance(model.fc, nn.Linear):
+        model.fc._origin = model._origin
 
 
 def build(

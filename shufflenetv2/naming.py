@@ -103,3 +103,15 @@ def labelled(weights: Weights, categories: Iterable[str] | None) -> Weights:
     if labels != weights.labels:
         raise CheckpointError(f"{weights.title} says its own categories, and those given differ; leave them out")
     return weights
+
+
+def arch_by_width(checkpoint: Checkpoint) -> str:
+    """The architecture of tensors that do not say theirs.
+
+    Raises:
+        CheckpointError: it is none that there is.
+    """
+    for arch, spec in SPECS.items():
+        if (spec.stage_channels[2], spec.head_channels) == checkpoint.widths:
+            return arch
+    raise CheckpointError(f"{checkpoint.where} has none of the architectures {', '.join(SPECS)}")

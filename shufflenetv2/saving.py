@@ -1,4 +1,4 @@
-"""``save``: a network, of one's own training loop too, becomes a file that describes itself; ``Origin`` hangs on it.
+"""``save``: a network, of one's own training loop too, becomes a file that describes itself.
 
 The file is the one that ``train`` writes. Before it appears it is built up again, and has to compute what the network
 does: whatever an edit has changed beyond the classifier's size is refused, since no reader could know of it.
@@ -7,50 +7,22 @@ does: whatever an edit has changed beyond the classifier's size is refused, sinc
 import copy
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .description import STANDARD, Description, Metrics, Preprocess, WeightsInfo, parse_description, to_json
+from .description import STANDARD, Description, Metrics, Preprocess, parse_description, to_json
 from .errors import CheckpointError, ManifestError
 from .files import expanded, shown
+from .naming import arch_by_width
 from .network.model import SPECS, ShuffleNetV2, spec_of
 from .weights.checkpoint import Checkpoint, load, read_checkpoint, write_checkpoint
 from .weights.manifest import ENUM, find_entry, matching
 
-if TYPE_CHECKING:
-    from .photos.transform import PhotoTransform
-
 TOLERANCE = 1e-9  # of the largest logit, in float64: rounding gives some 1e-14, an edit far more
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Hangs on what ``build`` makes (``network/origin.py``); a value that copies of the network share."""
-
-    weights: WeightsInfo | None
-
-    def __deepcopy__(self, memo: object) -> "Origin":
-        return self
-
-    def transform(self, in_channels: int, **options: Any) -> "PhotoTransform":
-        from .photos.transform import PhotoTransform
-
-        assert self.weights is not None
-        return PhotoTransform(self.weights.preprocess, in_channels, (self.weights.arch, self.weights.name), **options)
-
-    def save(self, model: nn.Module, path: str | os.PathLike[str], **said: Any) -> Path:
-        return save(model, path, **said)
-
-
-def hang_on(model: Any, weights: WeightsInfo | None, *, own_head: bool) -> None:
-    """Give ``model`` its origin, and its classifier too if that is the weights' own: then their labels are its."""
-    model._origin = Origin(weights)
-    if own_head and isinstance(model.fc, nn.Linear):
-        model.fc._origin = model._origin
 
 
 def save(
@@ -95,7 +67,7 @@ def save(
     path = _checked_path(path)
     inside = _unwrapped(model)
     found = Checkpoint(_plain_tensors(inside), None, "the network")
-    arch = _arch_of(found)
+    arch = arch_by_width(found)
     raw = {
         "arch": arch,
         "in_channels": found.in_channels,
@@ -158,13 +130,6 @@ def _plain_tensors(model: nn.Module) -> dict[str, Tensor]:
         weight, bias = layers[0].weight.detach(), layers[0].bias
         state |= {"fc.weight": weight, "fc.bias": weight.new_zeros(len(weight)) if bias is None else bias.detach()}
     return state
-
-
-def _arch_of(found: Checkpoint) -> str:
-    for arch, spec in SPECS.items():
-        if (spec.stage_channels[2], spec.head_channels) == found.widths:
-            return arch
-    raise CheckpointError(f"the network has the width of none of {', '.join(SPECS)}, so no one could build it again")
 
 
 def _has_small_stem(model: nn.Module) -> bool:

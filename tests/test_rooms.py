@@ -6,8 +6,8 @@ import graphlib
 from support.processes import ROOT
 
 FLOORS = (
-    "package errors files devices description graphs running transport", "network weights photos", "saving naming",
-    "builder stream", "exporting explain", "inference counting runtimes",
+    "package errors files devices description graphs running transport", "network weights photos", "naming",
+    "saving", "builder stream", "exporting explain", "inference counting runtimes",
     "tables timing training service judging figures", "report",
     "documentation", "entrypoints commands", "__init__ __main__",
 )  # fmt: skip

@@ -11,7 +11,7 @@ from torch import nn
 
 
 class Origin(Protocol):
-    """What ``build`` hangs on a network; ``shufflenetv2/saving.py`` has the one there is."""
+    """What ``build`` hangs on a network; ``shufflenetv2/builder.py`` has the one there is."""
 
     @property
     def weights(self) -> Any: ...
