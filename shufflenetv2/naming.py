@@ -114,4 +114,4 @@ def arch_by_width(checkpoint: Checkpoint) -> str:
     for arch, spec in SPECS.items():
         if (spec.stage_channels[2], spec.head_channels) == checkpoint.widths:
             return arch
-    raise CheckpointError(f"{checkpoint.where} has none of the architectures {', '.join(SPECS)}")
+    raise CheckpointError(f"{checkpoint.where} has the widths of none of the architectures {', '.join(SPECS)}")
