@@ -3,8 +3,9 @@
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from .inference import Classifier
 from .naming import Weights
 from .photos.folders import LabelledPhotos
 from .stream import answered, check_finite
+from .weights.checkpoint import write_checkpoint
 
 BINS = 15  # of the reliability diagram, as in Guo et al.
 LEAST_PHOTOS = 200  # for a temperature
@@ -135,6 +137,29 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if slope(math.exp(middle)) < 0 else (low, middle)
     return math.exp(-(low + high) / 2)
+
+
+def calibrate(answers: Answers, output: Path) -> dict[str, Any]:
+    """Fit a temperature, write it into a copy of the weights, and say what it changes on these photos.
+
+    Raises:
+        DatasetError: no temperature can be fitted; nothing is written.
+        OSError: the file cannot be written.
+    """
+    source = answers.source
+    temperature = fit_temperature(answers.logits, answers.labels)
+    write_checkpoint(output, source.read(False).state_dict, replace(source.description, temperature=temperature))
+    before, after = (
+        replace(answers, source=replace(source, temperature=each)) for each in (source.temperature, temperature)
+    )
+    numbers = {"temperature": temperature, "output": str(output)}
+    for name, each in (("before", before), ("after", after)):
+        numbers[name] = {
+            "temperature": each.source.temperature,
+            "expected_calibration_error": reliability(each.probabilities, each.right)[0],
+            "negative_log_likelihood": likelihood(each.logits, each.labels, each.source.temperature),
+        }
+    return numbers
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """What the demo answers, from its page and from ``/classify``: one photo, one set of weights, the likeliest labels."""
 
 import asyncio
+import base64
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -61,10 +63,17 @@ class Answer:
     reading: float  # seconds
     computing: float
     device: str
+    overlay: str = ""  # a JPEG as a data: address, of where the network looked, if that was asked for
 
 
 def answer(
-    classifiers: Classifiers, photo: Any, name: object, top: object = TOP, threshold: object = 0.0, called: str = ""
+    classifiers: Classifiers,
+    photo: Any,
+    name: object,
+    top: object = TOP,
+    threshold: object = 0.0,
+    called: str = "",
+    explain: bool = False,
 ) -> Answer:
     """Classify ``photo``, which messages call ``called``, by the weights ``name``.
 
@@ -83,11 +92,20 @@ def answer(
         raise ShuffleNetError(f"threshold must be a number from 0 to 1, got {threshold!r:.40}")
     classifier = classifiers[str(name)]
     started = time.perf_counter()
-    images = classifier.transform(open_photo(photo, called or None, max_pixels=classifier.transform.max_pixels))
+    image = open_photo(photo, called or None, max_pixels=classifier.transform.max_pixels)
+    images = classifier.transform(image)
     read = time.perf_counter()
     [predictions] = classifier.predict(images)
     shown = [each for each in predictions[:top] if each.probability >= threshold]
-    return Answer(str(name), shown, read - started, time.perf_counter() - read, str(classifier.device))
+    computing = time.perf_counter() - read
+    overlay = _as_address(classifier.explain(image).overlay()) if explain else ""
+    return Answer(str(name), shown, read - started, computing, str(classifier.device), overlay)
+
+
+def _as_address(image: Any) -> str:
+    image.thumbnail((1024, 1024))
+    image.save(file := io.BytesIO(), "JPEG")
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def endpoint(classifiers: Classifiers, addresses: bool) -> Callable[[Any], Any]:

@@ -231,7 +231,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         edited(lambda model: prune.l1_unstructured(model.conv5[0], "weight", 0.5)),
         "cannot be read again from a file; make it permanent: torch.nn.utils.prune.remove",
     ),
-    "width": (lambda: ShuffleNetV2(shufflenetv2.Spec((8, 16, 32), 64), 10), "has the widths of none of the architectures"),
+    "width": (
+        lambda: ShuffleNetV2(shufflenetv2.Spec((8, 16, 32), 64), 10),
+        "has the widths of none of the architectures",
+    ),
     "features": (lambda: shufflenet_v2_x0_5(weights="cifar10", num_classes=0), "no classifier, so it has no labels"),
 }
 

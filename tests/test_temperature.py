@@ -17,6 +17,7 @@ from shufflenetv2.errors import ManifestError
 from shufflenetv2.inference import Classifier
 from shufflenetv2.network.model import SPECS
 from shufflenetv2.package import manifest_path
+from shufflenetv2.photos.decode import open_photo
 from shufflenetv2.weights.checkpoint import write_checkpoint
 from shufflenetv2.weights.manifest import parse_manifest
 
@@ -110,7 +111,7 @@ def test_evaluate_calibrates_a_copy(tmp_path: Path, capsys: pytest.CaptureFixtur
         values = pixels.clamp(0, 1).mul(255).byte()[0].permute(1, 2, 0).flatten().tolist()
         image = Image.frombytes("RGB", (32, 32), bytes(values))
         if index % 10 == 3:
-            image = Image.open(CAT).convert("RGB").crop((index % 40, 0, 300, 300)).resize((32, 32))
+            image = open_photo(CAT).crop((index % 40, 0, 300, 300)).resize((32, 32))
         image.save(folder / f"{index}.png")
     output = tmp_path / "calibrated.pth"
     photos = str(tmp_path / "photos")

@@ -20,6 +20,7 @@ from .options import (
     add_workers,
     chosen_weights,
     positive,
+    probability,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ photo on standard input; with --ray also what pyarrow reads, such as s3://bucket
 
 
 OF_SOURCES = ("sources", "files_from", "null")
-SETTINGS = ("top", "runtime", "precision", "max_pixels", "fast_decode")  # of a classifier
+SETTINGS = ("top", "runtime", "precision", "max_pixels", "fast_decode", "min_probability")  # of a classifier
 OF_STREAM = ("batch_size", "features", "workers")
 
 
@@ -49,6 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_max_pixels(parser)
     parser.add_argument(
         "--fast-decode", action="store_true", help="let large JPEG photos be decoded smaller: faster, not bit-equal"
+    )
+    parser.add_argument(
+        "--min-probability",
+        type=probability,
+        default=0.0,
+        metavar="P",
+        help="from 0 to 1: say `not sure` of photos whose first label is less likely",
+    )
+    parser.add_argument(
+        "--explain", type=Path, metavar="DIR", help="write each photo there, coloured by where the network looked"
     )
     add_json(parser, "one JSON object a line, one line a photo")
     table = parser.add_argument_group("tables")
@@ -95,6 +106,10 @@ def check(arguments: argparse.Namespace) -> None:
     for name in ("features", "resume", "overwrite", "ray", "actors"):
         if getattr(arguments, name) and not arguments.output:
             raise ValueError(f"--{name} goes with a table; add --output TABLE")
+    if arguments.explain and arguments.output:
+        raise ValueError("--explain goes with printed lines, not with a table; leave out --output")
+    if arguments.explain and "-" in arguments.sources:
+        raise ValueError("standard input can be read once, and --explain reads each photo again; give it as a file")
     if arguments.actors and not arguments.ray:
         raise ValueError("--actors goes with --ray")
 
@@ -120,6 +135,7 @@ def find(arguments: argparse.Namespace, told: Callable[[str], object]) -> Iterat
 
 def print_lines(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[int, int]:
     classifier = make_classifier(arguments, chosen_weights(arguments))
+    overlays = make_overlays(arguments, classifier)
     done = failed = 0
     shows = sys.stderr.isatty()
     with progress_bar(None, "photo", shown=shows) as bar:
@@ -135,6 +151,8 @@ def print_lines(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
                 write(to_json(result))
             elif not result.error:
                 write(to_text(result))
+            if overlays and not result.error:
+                overlays.write(result.photo)
     return done, failed
 
 
@@ -197,12 +215,20 @@ def make_classifier(arguments: argparse.Namespace, source: "Weights") -> Any:
     return Classifier(source, **{name: getattr(arguments, name) for name in (*SETTINGS, "device")})
 
 
+def make_overlays(arguments: argparse.Namespace, classifier: Any) -> Any:
+    if not arguments.explain:
+        return None
+    from ..overlays import Overlays
+
+    return Overlays(arguments.explain, classifier.explain)
+
+
 def to_text(result: "Result") -> str:
     from ..photos.url import is_url, public_name
 
     name = public_name(result.photo) if is_url(result.photo) else _given(result)
     lines = [f"{each.probability:9.2%}  {each.label}" for each in result.predictions]
-    return "\n".join([shown(name), *lines])
+    return "\n".join([shown(name), *(lines or [" not sure"])])
 
 
 def to_json(result: "Result") -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..builder import Weights
     from ..service import Answer, Classifiers
 
-NOTHING: tuple[dict[str, Any], str] = ({}, "")  # neither bars nor a duration
+NOTHING: tuple[dict[str, Any], str, str] = ({}, "", "")  # neither bars nor a duration nor a picture
 
 INTRODUCTION = """\
 # ShuffleNet V2
@@ -149,7 +149,7 @@ def build_page(gr: Any, classifiers: Classifiers, uploads: Path, addresses: bool
     """
     from ..service import AT_ONCE, MOST, TOP, WAITING, answer
 
-    def classify(upload: object, url: object, name: object, top: object, threshold: object) -> tuple[Any, str]:
+    def classify(upload: object, url: object, name: object, top: object, threshold: object, explain: object) -> Any:
         url = url.strip() if addresses and isinstance(url, str) else ""
         if upload is None and not url:
             return NOTHING
@@ -158,7 +158,8 @@ def build_page(gr: Any, classifiers: Classifiers, uploads: Path, addresses: bool
                 raise ImageError("the address must begin with https://")
             photo = url if upload is None else _uploaded(upload, uploads)
             top = int(top) if isinstance(top, float) and top.is_integer() else top
-            return shown(answer(classifiers, photo, name, top, threshold, "" if upload is None else "the file"))
+            called = "" if upload is None else "the file"
+            return shown(answer(classifiers, photo, name, top, threshold, called, explain is True))
         except ShuffleNetError as error:
             raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
 
@@ -180,22 +181,24 @@ def build_page(gr: Any, classifiers: Classifiers, uploads: Path, addresses: bool
                 with gr.Accordion("More", open=False):
                     top = gr.Slider(1, MOST, value=TOP, step=1, label="Labels", elem_id="top")
                     threshold = gr.Slider(0, 1, value=0, step=0.01, label="Least probability", elem_id="threshold")
+                explain = gr.Checkbox(label="Show where it looked", elem_id="explain")
                 bars = gr.Label(label="Most likely", elem_id="labels", num_top_classes=MOST)
                 duration = gr.Markdown(elem_id="duration")
+                picture = gr.HTML(elem_id="overlay")
         # Cleared first, since an error would leave the bars of the photo before.
-        clears = {"fn": lambda: NOTHING, "outputs": [bars, duration], "queue": False, "postprocess": False}
+        clears = {"fn": lambda: NOTHING, "outputs": [bars, duration, picture], "queue": False, "postprocess": False}
         # Raw values both ways: Gradio would open the photo itself, and answer a bad one with a bare "Error"; and its
         # dictionary of labels would lose one of two classes of the same name, which ImageNet has.
         asks = {
             "fn": classify,
-            "inputs": [photo, url, weights, top, threshold],
-            "outputs": [bars, duration],
+            "inputs": [photo, url, weights, top, threshold, explain],
+            "outputs": [bars, duration, picture],
             "preprocess": False,
             "postprocess": False,
             "show_progress": "minimal",
         }
         hidden = {"api_visibility": "private"}
-        gives = [photo.input, photo.clear, weights.input, url.submit, top.release, threshold.release]
+        gives = [photo.input, photo.clear, weights.input, url.submit, top.release, threshold.release, explain.input]
         photo.input(lambda: "", outputs=url, queue=False, **hidden)
         url.submit(lambda: None, outputs=photo, queue=False, **hidden)
         gr.on(gives, **clears, **hidden).then(**asks, **hidden)
@@ -215,16 +218,18 @@ def _uploaded(upload: object, uploads: Path) -> Path:
     return Path(path)
 
 
-def shown(answer: Answer) -> tuple[dict[str, Any], str]:
-    """The value of a ``gradio.Label``, and a line on how long it took."""
+def shown(answer: Answer) -> tuple[dict[str, Any], str, str]:
+    """The value of a ``gradio.Label``, a line on how long it took, and a picture of where the network looked."""
+    tag = '<img alt="Where the network looked" style="width: 100%" src="{}">'
+    picture = tag.format(answer.overlay) if answer.overlay else ""
     duration = (
         f"{1000 * (answer.reading + answer.computing):.0f} ms on {answer.device}: {1000 * answer.reading:.0f} ms to "
         f"read the photo, {1000 * answer.computing:.0f} ms for the network"
     )
     if not answer.predictions:
-        return {}, "no label is as likely as that; " + duration
+        return {}, "no label is as likely as that; " + duration, picture
     confidences = [{"label": each.label, "confidence": each.probability} for each in answer.predictions]
-    return {"label": answer.predictions[0].label, "confidences": confidences}, duration
+    return {"label": answer.predictions[0].label, "confidences": confidences}, duration, picture
 
 
 def launch_settings(gr: Any, host: str) -> dict[str, Any]:

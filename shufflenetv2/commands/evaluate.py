@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +125,7 @@ def _tell(counts: "Counts", left_out: list[str]) -> None:
 
 def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPhotos") -> "Counts":
     """What needs every answer, not their count alone."""
-    from .. import report
+    from .. import judging, report
     from ..builder import resolve
     from ..counting import Counts
     from ..inference import Classifier
@@ -137,7 +136,8 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
     if arguments.report:
         report.check_packages()  # before anything is computed
     settings: dict[str, Any] = {"device": arguments.device, "max_pixels": arguments.max_pixels}
-    first = Classifier(source, runtime=arguments.runtime, deploy=not arguments.plain, **settings)
+    own = {"runtime": arguments.runtime, "precision": arguments.precision, "deploy": not arguments.plain}
+    first = Classifier(source, **own, **settings)
     classifiers, answers = [first], []
     more: dict[str, Any] = {}
     if arguments.calibrate:
@@ -154,7 +154,7 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
         answers.append(_asked(arguments, classifiers[1], both.take([places[path] for path in one.paths])))
         more["against"] = report.compared(*answers)
     if arguments.calibrate:
-        more["calibration"] = calibrate(one, arguments.output)
+        more["calibration"] = judging.calibrate(one, arguments.output)
     if arguments.report and one.paths:
         content = report.numbers(arguments.directory, *answers)
         more["report"] = str(report.write_report(arguments.report, content, *zip(classifiers, answers, strict=True)))
@@ -176,27 +176,6 @@ def _asked(arguments: argparse.Namespace, classifier: "Classifier", photos: "Lab
             skip_bad=arguments.skip_bad,
             advance=bar.update,
         )
-
-
-def calibrate(answers: "Answers", output: Path) -> dict[str, Any]:
-    """Fit a temperature, write it into a copy of the weights, and say what it changes on these photos."""
-    from ..judging import fit_temperature, likelihood, reliability
-    from ..weights.checkpoint import write_checkpoint
-
-    source = answers.source
-    temperature = fit_temperature(answers.logits, answers.labels)
-    write_checkpoint(output, source.read(False).state_dict, replace(source.description, temperature=temperature))
-    before, after = (
-        replace(answers, source=replace(source, temperature=each)) for each in (source.temperature, temperature)
-    )
-    numbers = {"temperature": temperature, "output": str(output)}
-    for name, each in (("before", before), ("after", after)):
-        numbers[name] = {
-            "temperature": each.source.temperature,
-            "expected_calibration_error": reliability(each.probabilities, each.right)[0],
-            "negative_log_likelihood": likelihood(each.logits, each.labels, each.source.temperature),
-        }
-    return numbers
 
 
 def to_text(

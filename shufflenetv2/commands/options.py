@@ -160,6 +160,10 @@ def part(text: str) -> float:
     return bounded(float, text, 1e-9, 1, "above 0 and at most 1")
 
 
+def probability(text: str) -> float:
+    return bounded(float, text, 0, 1, "from 0 to 1")
+
+
 def above_zero(text: str) -> float:
     return bounded(float, text, 1e-12, 1e6, "above 0")
 

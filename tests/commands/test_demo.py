@@ -118,6 +118,20 @@ def test_uploaded_cat_gets_the_label_of_the_command_line(page: Page, served: Vis
 
 @pytest.mark.slow
 @needs_chromium
+def test_the_page_shows_where_it_looked(page: Page, served: Visited) -> None:
+    upload(page, ROOT / "images/cat.jpg")
+    expect(page.locator("#labels button.confidence-set")).to_have_count(TOP)
+    picture = page.locator("#overlay img")
+    expect(picture).to_have_count(0)
+    page.get_by_label("Show where it looked").check()
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [451, 300]
+    page.get_by_label("Show where it looked").uncheck()
+    expect(picture).to_have_count(0)
+
+
+@pytest.mark.slow
+@needs_chromium
 def test_sample_photos_are_a_click_away(page: Page, served: Visited) -> None:
     for index, photo in enumerate(demo.sample_photos()):
         page.locator("#samples button.gallery-item").nth(index).click()
@@ -173,7 +187,7 @@ def ask(address: str, photo: object, weights: object) -> dict[str, Any]:
     config = requests.get(address + "config").json()
     [event] = [each["id"] for each in config["dependencies"] if each["api_name"] == "classify"]
     session = {"session_hash": secrets.token_hex(8)}
-    call = {"data": [photo, "", weights, 5, 0], "fn_index": event, **session}
+    call = {"data": [photo, "", weights, 5, 0, False], "fn_index": event, **session}
     requests.post(address + "gradio_api/queue/join", json=call).raise_for_status()
     with requests.get(address + "gradio_api/queue/data", params=session, stream=True, timeout=30) as answers:
         for line in answers.iter_lines():
