@@ -298,6 +298,15 @@ def test_the_tags_of_a_tiff_are_counted() -> None:
     assert len(Directory(exif_bomb(900, 20_000))) == 900
 
 
+@pytest.mark.parametrize(("kind", "code"), [(1, "B"), (3, "H"), (4, "I")])
+def test_whole_numbers_of_any_kind(kind: int, code: str) -> None:
+    entry = struct.pack("<HHI", 274, kind, 1) + struct.pack(f"<{code}", 6).ljust(4, b"\0")
+    block = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    assert orientation({"exif": block}) == 6
+    assert Directory(block).numbers(274) == (6,)
+    assert Directory(block.replace(struct.pack("<HH", 274, kind), struct.pack("<HH", 274, 2))).numbers(274) == ()
+
+
 def test_pages_planes_and_orientation_of_a_tiff() -> None:
     pages = [Image.new("RGB", (40, 20), colour) for colour in ("red", "lime")]
     data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
@@ -435,10 +444,11 @@ def test_the_size_is_read_from_any_sequence_header(header: tuple[str, tuple[int,
     assert check_avif(avif_of(delimiter + padding + unit_of(bits + more, sized=sized))) == size
 
 
-def test_the_largest_picture_in_an_avif_counts() -> None:
-    def still(width: int, height: int) -> bytes:
-        return unit_of(f"000110000011111111{width - 1:016b}{height - 1:016b}")
+def still(width: int, height: int) -> bytes:
+    return unit_of(f"000110000011111111{width - 1:016b}{height - 1:016b}")
 
+
+def test_the_largest_picture_in_an_avif_counts() -> None:
     for sizes in ([(90, 10), (40, 40)], [(40, 40), (90, 10)], [(10, 90), (40, 40), (2, 2)]):
         assert check_avif(avif_of(*(still(*size) for size in sizes))) == (40, 40)
     assert check_avif(avif_of(still(90, 10) + still(40, 40))) == (40, 40)
@@ -449,6 +459,34 @@ def test_the_largest_picture_in_an_avif_counts() -> None:
     check_avif(avif_of(unit_of("0" * 8, kind=2) * 1000))
     with pytest.raises(ExcessError, match="more than 1,000 units in an item"):
         check_avif(avif_of(unit_of("0" * 8, kind=2) * 1001))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_items_may_lie_within_the_metadata(version: int) -> None:
+    """In an ``idat`` box, from whose beginning they are counted; where they do not, from that of the file."""
+    number = ">H" if version == 1 else ">I"
+    for within in (1, 0):
+        pictures = still(300, 200), still(50, 40)
+        box = bytes([version, 0, 0, 0]) + b"\x44\0" + struct.pack(number, 2)
+        place = 0 if within else 16 + 12 + 8 + 8 + len(box) - 8 + 2 * (struct.calcsize(number) + 14) + 8
+        for index, picture in enumerate(pictures):
+            box += struct.pack(number, index) + struct.pack(">HHHII", within, 0, 1, place, len(picture))
+            place += len(picture)
+        boxes = struct.pack(">I", len(box) + 8) + b"iloc" + box
+        boxes += struct.pack(">I", 8 + sum(map(len, pictures))) + b"idat" + b"".join(pictures)
+        brand = struct.pack(">I", 16) + b"ftypavif" + bytes(4)
+        data = brand + struct.pack(">I", len(boxes) + 12) + b"meta" + bytes(4) + boxes
+        assert check_avif(data) == (300, 200), within
+
+
+@pytest.mark.parametrize("brand", [b"avif", b"mif1", b"msf1"])
+def test_an_avif_by_another_brand(brand: bytes) -> None:
+    data = encode(thumbnail(), "AVIF")
+    other = data[:8] + brand + data[12:]
+    found = recognise(other)
+    assert found
+    assert found.name == "AVIF"
+    assert recognise(data[:8] + b"isom" + data[12:]) is None
 
 
 def heic_of(brand: bytes = b"heic") -> bytes:
