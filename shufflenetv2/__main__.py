@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO
 
 from . import __version__
-from .commands.options import guess
 from .errors import ShuffleNetError
 from .files import shown
-from .package import REVISION
+from .package import REVISION, guess
 
 # Each command is a module with add_arguments(parser) and run(arguments) -> exit status, imported only when asked for.
 COMMANDS = {
@@ -40,6 +39,14 @@ _NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory")  # ho
 
 LEADS = os.environ.get("RANK", "0") == "0"  # under torchrun, the process that says what is wrong with a call
 SECONDS_TO_SPEAK = 10.0
+
+
+class Formatter(argparse.HelpFormatter):
+    """Commands are indented once more than argparse reckons with: the longest would have a line to itself."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        self._action_max_length += 2 * isinstance(action, argparse._SubParsersAction)
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,9 +73,9 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            raise argparse.ArgumentError(
-                action, f"must be one of {', '.join(action.choices)}, got {value!r:.80}{guess(value, action.choices)}"
-            )
+            names = [*action.choices, *["help"] * (action.dest == "command")]
+            said = f"must be one of {', '.join(action.choices)}, got {value!r:.80}{guess(value, names)}"
+            raise argparse.ArgumentError(action, said)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +111,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    parser = Parser(prog="shufflenetv2", description="ShuffleNet V2: verified weights, fast inference.")
+    parser = Parser(
+        prog="shufflenetv2",
+        description="ShuffleNet V2: verified weights, fast inference.",
+        epilog="shufflenetv2 help COMMAND says more of one",
+        formatter_class=Formatter,
+    )
     version = __version__ + (f" ({REVISION})" if REVISION else "")
     parser.add_argument("--version", action="version", version=f"shufflenetv2 {version}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

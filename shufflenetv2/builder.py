@@ -49,6 +49,12 @@ def resolve(
         CheckpointError: the file cannot be used, or belongs to another architecture.
         ManifestError: the manifest lists weights of an architecture that there is not.
     """
+    if arch is not None and not isinstance(arch, str):
+        raise TypeError(f"arch must be one of {', '.join(SPECS)}, got a {type(arch).__name__}")
+    if isinstance(of := getattr(weights, "arch", None), str):  # an entry of list_weights, or a model's .weights
+        if arch not in (None, of):
+            raise ValueError(f"the weights are of {of}, not of {arch}; give weights of {arch}")
+        arch, weights = of, getattr(weights, "name", weights)
     if arch is not None and arch not in SPECS:
         hint = f"; {arch!r} is the name of weights: give it as weights={arch!r}" if matching(str(arch)) else ""
         raise ValueError(f"there is no architecture {arch!r:.80}{hint}; there are {', '.join(SPECS)}")

@@ -6,7 +6,7 @@ from outside.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from .errors import ManifestError
@@ -81,7 +81,7 @@ class WeightsInfo:
     num_classes: int  # 0: no classifier, the network ends in the pooled features
     in_channels: int
     small_stem: bool | None  # None: a file that does not say, whose tensors fit either stem
-    classes: tuple[Category, ...]  # in the order of the logits; empty if nobody knows
+    classes: tuple[Category, ...] = field(repr=False)  # in the order of the logits; empty if nobody knows
     preprocess: Preprocess
     metrics: Metrics | None
     temperature: float

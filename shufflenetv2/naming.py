@@ -77,9 +77,14 @@ def spelled(weights: object) -> str:
     if ENUM.fullmatch(str(weights)):
         return str(weights)
     if not isinstance(name, str):
+        kind = type(weights).__name__
+        if hasattr(weights, "keys") or hasattr(weights, "state_dict"):
+            raise TypeError(
+                f"weights must be a name or a path, got a {kind}; save the network to a file, and give its path: "
+                "model.save('mine.pth', categories=[...])"
+            )
         raise TypeError(
-            f"weights must be a name or a path, got {weights!r:.80} (a {type(weights).__name__}); "
-            "'default' takes the default weights"
+            f"weights must be a name or a path, got {weights!r:.80} (a {kind}); 'default' takes the default weights"
         )
     return name
 

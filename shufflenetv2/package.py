@@ -3,6 +3,7 @@
 A checkout, GitHub's archive, a wheel and the hub's private alias differ here and nowhere else.
 """
 
+import difflib
 import importlib.metadata
 import importlib.util
 import logging
@@ -55,6 +56,12 @@ def installed_version(name: str) -> str | None:
     with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(name)
     return None
+
+
+def guess(text: str, names: Iterable[str]) -> str:
+    """``; did you mean 'NAME'?``, or nothing where no name is like ``text``."""
+    near = difflib.get_close_matches(text.lower(), names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def missing(requirements: Iterable[str]) -> list[str]:

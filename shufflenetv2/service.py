@@ -117,7 +117,7 @@ def endpoint(classifiers: Classifiers, addresses: bool) -> Callable[[Any], Any]:
     """
     from starlette.responses import JSONResponse
 
-    from .photos.decode import max_bytes
+    from .photos.reading import max_bytes
     from .photos.url import is_url
 
     turn = asyncio.Semaphore(AT_ONCE)

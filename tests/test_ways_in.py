@@ -15,6 +15,7 @@ from torch import Tensor
 import shufflenetv2
 from shufflenetv2 import categories, classifier, list_weights, preprocess, shufflenet_v2_x0_5
 from shufflenetv2.__main__ import main
+from shufflenetv2.builder import resolve
 from shufflenetv2.errors import CheckpointError, ImageError
 from shufflenetv2.inference import Classifier
 from shufflenetv2.weights.manifest import load_manifest
@@ -139,6 +140,31 @@ def test_weights_are_listed_as_values() -> None:
     assert (best.num_classes, best.metrics.acc1, best.default) == (1000, 76.23, True)
     with pytest.raises(ValueError, match="there is no architecture 'x3'; there are shufflenet_v2_x0_5"):
         list_weights("x3")
+
+
+def test_weights_as_values_are_taken_for_what_they_are(tmp_path: Path) -> None:
+    for entry in list_weights():
+        found = resolve(None, entry)
+        assert (found.arch, found.name) == (entry.arch, entry.name)
+        assert preprocess(weights=entry).reference == found.reference
+    model: Any = shufflenet_v2_x0_5(weights="cifar10")
+    model.save(tmp_path / "mine.pth")
+    for weights in (model.weights, shufflenet_v2_x0_5(weights=tmp_path / "mine.pth").weights):
+        assert classifier(weights=weights).categories == TEN
+        assert repr(weights).count("airplane") == 0
+    with pytest.raises(ValueError, match="the weights are of shufflenet_v2_x0_5, not of shufflenet_v2_x2_0"):
+        classifier("shufflenet_v2_x2_0", weights=model.weights)
+    for wrong in (model, model.state_dict()):
+        with pytest.raises(TypeError, match=r"save the network to a file, and give its path: model.save\('mine.pth'"):
+            classifier(weights=wrong)
+    with pytest.raises(TypeError, match=r"arch must be one of .*, got a ShuffleNetV2"):
+        classifier(model)
+
+
+@pytest.mark.parametrize("name", ["batch", "upright", "fast_decode"])
+def test_flags_are_flags(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} is True or False, got 'no'"):
+        preprocess(weights="cifar10", **{name: "no"})  # type: ignore[arg-type]
 
 
 # Labels for a file that does not say them.

@@ -9,7 +9,7 @@ from support.processes import run_module
 
 from shufflenetv2 import transport
 from shufflenetv2.package import CHECKOUT
-from shufflenetv2.photos import decode, formats, tiff
+from shufflenetv2.photos import decode, formats, reading, tiff
 from shufflenetv2.weights import download, store
 
 from . import photo_mutants
@@ -121,7 +121,7 @@ def document() -> str:
         "progress": download.PROGRESS_SECONDS,
         "tries": download.TRIES,
         "redirects": transport.MAX_REDIRECTS,
-        "bytes": decode.MAX_BYTES,
+        "bytes": reading.MAX_BYTES,
         "pixels": formats.MAX_PIXELS,
         "copied": formats.MAX_PIXELS_COPIED,
         "cmyk": formats.MAX_PIXELS * 3 // 4,

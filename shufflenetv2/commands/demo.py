@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..photos.decode import max_bytes, pixel_limit
+    from ..photos.decode import pixel_limit
+    from ..photos.reading import max_bytes
     from ..service import Classifiers, endpoint
 
     host = listening_address(arguments.host)

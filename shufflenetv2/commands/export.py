@@ -20,7 +20,7 @@ LEAST_PHOTOS, PHOTOS = 100, 300  # to calibrate with; more are left out, evenly
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--format", choices=FORMATS, help="default: the one that -o FILE ends like")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the architecture's name")
     add_weights(parser)
     add_plain(parser)
@@ -56,6 +56,7 @@ def size(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     from ..exporting import Order, check_packages, shape_for, write
 
+    arguments.format = arguments.format or format_by_name(arguments.output)
     form = FORMATS[arguments.format]
     if arguments.precision not in form.precisions:
         able = ", ".join(name for name, each in FORMATS.items() if arguments.precision in each.precisions)
@@ -74,6 +75,17 @@ def run(arguments: argparse.Namespace) -> int:
     files = form.files(output)
     print(f"{output}: {arguments.precision}, {sum(file.stat().st_size for file in files) / 1e6:.2f} MB")
     return 0
+
+
+def format_by_name(output: Path | None) -> str:
+    """The format whose files end as ``output`` does."""
+    endings = {form.suffix: name for name, form in FORMATS.items() if form.suffix}
+    for suffix, name in endings.items():
+        if output is not None and output.name.lower().endswith(suffix):
+            return name
+    known = ", ".join(f"{name} ({suffix})" for suffix, name in endings.items())
+    others = ", ".join(name for name, form in FORMATS.items() if not form.suffix)
+    raise ValueError(f"which format? give -o FILE with its ending, or --format: {known}, {others} (a folder)")
 
 
 def check_output(output: Path, form: Format) -> None:

@@ -4,14 +4,14 @@ Commands import what needs torch or Pillow only once they run, so that `--help` 
 """
 
 import argparse
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..description import BATCH_SIZE, MAX_SIDE
 from ..files import expanded, read_regular, shown
 from ..network.formats.table import HALF, SERVED
+from ..package import guess
 from ..photos.formats import MAX_PIXELS, MAX_PIXELS_COPIED
 from ..weights.manifest import DEFAULT_ARCH
 
@@ -69,12 +69,6 @@ def chosen_weights(arguments: argparse.Namespace, **options: Any) -> "Weights":
     from ..builder import resolve
 
     return resolve(arguments.arch, arguments.weights, categories=arguments.categories, **options)
-
-
-def guess(text: str, names: Iterable[str]) -> str:
-    """``; did you mean 'NAME'?``, or nothing where no name is like ``text``."""
-    near = difflib.get_close_matches(text.lower(), names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

@@ -3,14 +3,11 @@
 Nothing is decoded before its size and the number of its parts are known to be acceptable (``formats.py`` counts them).
 """
 
-import glob
-import os
-import re
 import sys
 from typing import Any
 
 from ..errors import ImageError
-from ..files import NotRegularError, expanded, read_regular, shown
+from ..files import shown
 from ..package import limit, require
 
 try:
@@ -21,10 +18,9 @@ except ImportError:
 
 from .colours import halved, to_rgb, white_of
 from .formats import FORMATS, MAX_PIXELS, recognise
+from .reading import photo_name, read_photo
 from .tiff import ORIENTATION, ExcessError, orientation
-from .url import fetch_photo, is_url, public_name
 
-MAX_BYTES = 32_000_000  # unless SHUFFLENETV2_MAX_BYTES says otherwise
 MIN_WIDTH = 8  # each row costs as much again
 EXACT_PIXELS = 50_000_000  # larger photos are halved before anything else is done with them
 
@@ -39,14 +35,6 @@ _UPRIGHT = {  # how the values 2 to 8 of EXIF's orientation are undone
 }
 _SAME_SHAPE = (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4])
 
-# What the shell's <(command) gives, which has a writer: a pipe by name may have none, and would never end.
-_OPEN_ALREADY = re.compile(r"/dev/(fd/\d+|stdin)|/proc/self/fd/\d+")
-
-KINDS = (
-    "a path, an https:// address, bytes, a file object, a PIL image, a numpy array (H, W, 3) or a uint8 tensor "
-    "(C, H, W)"
-)
-
 
 def pixel_limit(max_pixels: int | None = None, default: int = MAX_PIXELS) -> int:
     """The most pixels of a photo: ``max_pixels``, else what SHUFFLENETV2_MAX_PIXELS says, else ``default``.
@@ -59,11 +47,6 @@ def pixel_limit(max_pixels: int | None = None, default: int = MAX_PIXELS) -> int
     if type(max_pixels) is not int or max_pixels < 1:
         raise ValueError(f"max_pixels must be a whole number above 0, got {max_pixels!r:.80}")
     return max_pixels
-
-
-def max_bytes() -> int:
-    """The most bytes of an image file; ``ValueError`` if SHUFFLENETV2_MAX_BYTES is no number above 0."""
-    return int(limit("SHUFFLENETV2_MAX_BYTES", MAX_BYTES))
 
 
 def open_photo(
@@ -98,9 +81,9 @@ def open_sized(
     photo: Any, name: str | None = None, *, max_pixels: int | None, upright: bool, shortest: int | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The same, and the photo's own width and height; JPEG's decoder may halve it while both stay ``shortest``."""
-    name = shown(name or _name(photo))
+    name = shown(name or photo_name(photo))
     allowed = pixel_limit(max_pixels)  # here and in _read, not below: a wrong setting is no fault of the photo's
-    given = photo if isinstance(photo, Image.Image) else _from_array(photo, allowed, name) or _read(photo, name)
+    given = photo if isinstance(photo, Image.Image) else _from_array(photo, allowed, name) or read_photo(photo, name)
     try:
         if isinstance(given, bytes):
             image, allowed, (width, height) = _open(given, max_pixels, name, shortest)
@@ -125,19 +108,6 @@ def open_sized(
         raise ImageError(f"{name} cannot be decoded ({reason}); is the file complete?") from error
 
 
-def _name(photo: object) -> str:
-    if isinstance(photo, str) and is_url(photo):
-        return public_name(photo)
-    if isinstance(photo, (str, os.PathLike)):
-        return os.fsdecode(photo)
-    if isinstance(photo, (bytes, bytearray, memoryview)):
-        return f"<{len(photo)} bytes>"
-    for attribute in ("filename", "name"):  # of PIL images and of file objects
-        if isinstance(name := getattr(photo, attribute, None), str) and name:
-            return name
-    return f"<{type(photo).__name__}>"
-
-
 def _from_array(photo: object, allowed: int, name: str) -> Image.Image | None:
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(photo, numpy.ndarray):
@@ -155,55 +125,6 @@ def _from_array(photo: object, allowed: int, name: str) -> Image.Image | None:
     height, width, _ = photo.shape
     check_size((width, height), allowed, name)
     return Image.frombytes("RGB", (width, height), photo.tobytes())
-
-
-def _read(photo: object, name: str) -> bytes:
-    allowed = max_bytes()
-    data = fetch_photo(photo, allowed) if isinstance(photo, str) and is_url(photo) else _at_hand(photo, name, allowed)
-    if not data:
-        hint = "; was it read before? .seek(0) goes back" if hasattr(photo, "read") else ""
-        raise ImageError(f"{name} is empty, expected an image{hint}")
-    if len(data) > allowed:
-        raise ImageError(
-            f"{name} is larger than the {allowed:,} bytes allowed; make it smaller, or set SHUFFLENETV2_MAX_BYTES "
-            "in the environment to allow more"
-        )
-    return data
-
-
-def _at_hand(photo: object, name: str, allowed: int) -> bytes:
-    try:
-        if isinstance(photo, (str, os.PathLike)):
-            if _OPEN_ALREADY.fullmatch(name):
-                with open(photo, "rb") as pipe:
-                    return _drain(pipe, allowed)
-            return read_regular(expanded(photo), allowed)
-        if isinstance(photo, (bytes, bytearray, memoryview)):
-            return bytes(photo)
-        return _drain(photo, allowed)
-    except NotRegularError as error:
-        raise ImageError(f"{name} {error}") from error
-    except (OSError, ValueError) as error:
-        was_url = not isinstance(photo, str) and re.match(r"https?:/[^/]", name)  # a Path has lost a slash
-        hint = "; an address is given as text, not as a Path" if was_url else ""
-        if isinstance(error, FileNotFoundError) and glob.has_magic(name):
-            hint = "; patterns are for the command line: in Python give sorted(glob.glob(...))"
-        reason = shown(getattr(error, "strerror", None) or str(error))
-        raise ImageError(f"{name} cannot be opened: {reason}{hint}") from error
-
-
-def _drain(file: Any, allowed: int) -> bytes:
-    """Read on to the end, or one byte more than ``allowed``; a single ``read`` may give less than was asked for."""
-    if not callable(getattr(file, "read", None)):
-        raise TypeError(f"a photo is {KINDS}; got {type(file).__name__}")
-    parts: list[bytes] = []
-    left = allowed + 1
-    while left > 0 and (part := file.read(left)):
-        if not isinstance(part, bytes):
-            raise ValueError("it gives text, not bytes; open it in binary mode, 'rb'")
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
 
 
 def _open(

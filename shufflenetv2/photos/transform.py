@@ -17,8 +17,9 @@ from torch import Tensor
 from ..description import Preprocess
 from ..errors import ImageError
 from ..package import hub_call, made_by_hub
-from .decode import KINDS, Image, check_size, open_sized, pixel_limit
+from .decode import Image, check_size, open_sized, pixel_limit
 from .geometry import centre, cut, frame, kept, resized
+from .reading import KINDS
 
 
 class Readable(Protocol):
@@ -98,6 +99,9 @@ class PhotoTransform:
     ) -> None:
         if max_pixels is not None:
             pixel_limit(max_pixels)
+        for name, flag in (("upright", upright), ("fast_decode", fast_decode), ("batch", batch)):
+            if type(flag) is not bool:
+                raise TypeError(f"{name} is True or False, got {flag!r:.80}")
         if type(in_channels) is not int or in_channels not in (1, 3):
             raise ValueError(
                 f"photos have 3 channels, or 1 if grey; in_channels={in_channels!r:.80} needs your own transform"

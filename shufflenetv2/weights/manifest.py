@@ -3,7 +3,6 @@
 The sha256 of every weights file is trusted from here, so nothing (no variable, no argument) replaces this file.
 """
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
@@ -28,7 +27,7 @@ from ..description import (
 )
 from ..errors import ManifestError
 from ..files import shown
-from ..package import CATEGORIES, logger, manifest_path
+from ..package import CATEGORIES, guess, logger, manifest_path
 
 SCHEMA_VERSION = 1
 DEFAULT_ARCH = "shufflenet_v2_x1_0"  # where several architectures have what was named
@@ -233,11 +232,9 @@ def find_entry(arch: str | None, spelling: str) -> Entry:
     if means:
         raise ValueError(f"the weights {spelling!r} are {_listed(means)}, not for {arch}; there are: {known}")
     names = {name for entry in load_manifest() for name in (entry.name, entry.unversioned, entry.arch, str(entry))}
-    guess = difflib.get_close_matches(spelling.lower(), names, n=1, cutoff=0.75)
-    hint = f"; did you mean {guess[0]!r}?" if guess else ""
     raise ValueError(
-        f"there are no weights {spelling!r:.80} for {arch or 'any architecture'}{hint}; there are: {known}. A "
-        "checkpoint of your own is given as a path (./mine.pth)"
+        f"there are no weights {spelling!r:.80} for {arch or 'any architecture'}{guess(spelling, names)}; there are: "
+        f"{known}. A checkpoint of your own is given as a path (./mine.pth)"
     )
 
 

@@ -22,7 +22,7 @@ from support.processes import ROOT, run, run_module, run_python
 from support.stand_in import StandIn
 
 from shufflenetv2.commands import demo
-from shufflenetv2.photos.decode import MAX_BYTES
+from shufflenetv2.photos.reading import MAX_BYTES
 from shufflenetv2.service import TOP
 from shufflenetv2.weights.manifest import load_manifest
 
