@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-probability",
+        "--threshold",
         type=probability,
         default=0.0,
         metavar="P",

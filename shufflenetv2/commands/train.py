@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -182,6 +183,10 @@ def run(arguments: argparse.Namespace) -> int:
         start |= {"teacher": teacher.contents if teacher else "none"}
         trainer = Trainer(model.to(group.device), train, preprocess, recipe, group, teacher)
         RunFolder(arguments.output, state, trainer, val, description, start).train()
+        if group.leads:
+            best = arguments.output / "best.pth"
+            print(best)
+            print(f"try it: shufflenetv2 classify PHOTO --weights {shlex.quote(str(best))}", file=sys.stderr)
     return 0
 
 

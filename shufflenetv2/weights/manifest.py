@@ -4,6 +4,7 @@ The sha256 of every weights file is trusted from here, so nothing (no variable, 
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -232,9 +233,10 @@ def find_entry(arch: str | None, spelling: str) -> Entry:
     if means:
         raise ValueError(f"the weights {spelling!r} are {_listed(means)}, not for {arch}; there are: {known}")
     names = {name for entry in load_manifest() for name in (entry.name, entry.unversioned, entry.arch, str(entry))}
+    own = f"./{spelling}" if os.path.exists(spelling) else "./mine.pth"
     raise ValueError(
         f"there are no weights {spelling!r:.80} for {arch or 'any architecture'}{guess(spelling, names)}; there are: "
-        f"{known}. A checkpoint of your own is given as a path (./mine.pth)"
+        f"{known}. A checkpoint of your own is given as a path ({own})"
     )
 
 

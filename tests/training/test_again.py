@@ -1,6 +1,7 @@
 """`train --resume RUN` alone, two runs in one folder, and what a folder leaves out."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -147,3 +148,23 @@ def test_help_under_torchrun_is_shown_once() -> None:
         cwd=ROOT, check=False,
     )  # fmt: skip
     assert (ran.stdout, ran.stderr, ran.returncode) == ("", "", 0)
+
+
+def test_the_end_names_the_model_and_a_command_that_works(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(room / "data", room / "an other", "--epochs", "1") == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{room / 'an other' / 'best.pth'}\n"
+    said = captured.err.splitlines()[-1].partition("try it: shufflenetv2 ")[2]
+    assert main([str(ROOT / "images/cat.jpg") if each == "PHOTO" else each for each in shlex.split(said)]) == 0
+    assert "%" in capsys.readouterr().out
+
+
+def test_a_run_named_without_a_path_is_told_how(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(room)
+    photo = str(ROOT / "images/cat.jpg")
+    assert main(["classify", photo, "--weights", "run"]) == 1
+    own = capsys.readouterr().err.partition("is given as a path (")[2].partition(")")[0]
+    assert own == "./run"
+    assert main(["classify", photo, "--weights", own]) == 0

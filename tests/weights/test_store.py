@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from support.fault_rows import fault
-from support.fault_server import Exchange, FaultServer, answer, head, until
+from support.fault_server import Exchange, FaultServer, Handler, answer, head, until
 from support.processes import importing, run, run_python, started
 from support.skips import needs_posix, needs_root
 
@@ -269,6 +269,19 @@ def child(code: str) -> Any:
     return started(sys.executable, "-c", code, env=importing(), stdout=PIPE)
 
 
+def half(sent: threading.Event) -> Handler:
+    """Half of the body, told to ``sent``, then silence."""
+
+    def handler(exchange: Exchange) -> None:
+        exchange.read_request()
+        exchange.send(head(headers=[("Content-Length", len(BODY))]) + BODY[:50_000])
+        sent.set()
+        if exchange.wait_for_the_other_side():
+            exchange.happened()
+
+    return handler
+
+
 @pytest.mark.slow
 @needs_posix
 @pytest.mark.parametrize(
@@ -282,14 +295,7 @@ def test_killed_in_mid_download(name: str, make_entry: MakeEntry, home: Path, tl
     number = signal.Signals[name]
     half_sent = threading.Event()
 
-    def handler(exchange: Exchange) -> None:
-        exchange.read_request()
-        exchange.send(head(headers=[("Content-Length", len(BODY))]) + BODY[:50_000])
-        half_sent.set()
-        if exchange.wait_for_the_other_side():
-            exchange.happened()
-
-    with FaultServer([handler, answer(BODY)], tls) as server:
+    with FaultServer([half(half_sent), answer(BODY)], tls) as server:
         entry = make_entry(BODY, server.url())
         with child(FETCH.format(slow_flush=False, entry=entry)) as process:
             assert half_sent.wait(30)
@@ -353,14 +359,7 @@ except KeyboardInterrupt:
 def test_interrupted_in_mid_download(make_entry: MakeEntry, home: Path, tls) -> None:
     half_sent = threading.Event()
 
-    def handler(exchange: Exchange) -> None:
-        exchange.read_request()
-        exchange.send(head(headers=[("Content-Length", len(BODY))]) + BODY[:50_000])
-        half_sent.set()
-        if exchange.wait_for_the_other_side():
-            exchange.happened()
-
-    with FaultServer([handler], tls) as server:
+    with FaultServer([half(half_sent)], tls) as server:
         with child(INTERRUPTED.format(entry=make_entry(BODY, server.url()))) as process:
             assert half_sent.wait(30)
             began = time.monotonic()
