@@ -66,7 +66,7 @@ def guess(text: str, names: Iterable[str]) -> str:
 
 def missing(requirements: Iterable[str]) -> list[str]:
     """Those of the ``requirements``, as pip takes them (``"pillow>=12.3"``), whose package is not installed."""
-    modules = {each: each.partition(">")[0] for each in requirements}
+    modules = {each: each.partition(">")[0].partition("[")[0] for each in requirements}
     return [each for each, name in modules.items() if not importlib.util.find_spec({"pillow": "PIL"}.get(name, name))]
 
 
@@ -89,7 +89,7 @@ def require(purpose: str, *requirements: str) -> None:
     """
     lacking, old = missing(requirements), outdated(requirements)
     if lacking or old:
-        names = ", ".join(each.partition(">")[0] for each in lacking)
+        names = ", ".join(each.partition(">")[0].partition("[")[0] for each in lacking)
         reasons = [f"{names}, which {'is' if len(lacking) == 1 else 'are'} not installed"] * bool(lacking)
         reasons += [f"{each} (version {version} is installed)" for each, version in old.items() if each not in lacking]
         quoted = " ".join(f"'{each}'" if ">" in each else each for each in dict.fromkeys((*lacking, *old)))

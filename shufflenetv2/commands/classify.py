@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,7 @@ def print_lines(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
     shows = sys.stderr.isatty()
     with progress_bar(None, "photo", shown=shows) as bar:
         # On a terminal the bar has to step aside for each line; a file or a pipe gets the lines alone.
-        write: Callable[[str], object] = bar.write if sys.stdout.isatty() and shows else print
+        write: Callable[[str], object] = bar.write if sys.stdout.isatty() and shows else partial(print, flush=True)
         for result in classifier.stream(photos, batch_size=arguments.batch_size, workers=arguments.workers):
             bar.update(1)
             done += 1

@@ -37,7 +37,7 @@ def classify_on(
         ImportError: Ray is not installed; the message has the pip line.
         ConnectionError: no cluster answers at ``address``.
     """
-    require("--ray", "ray>=2.40", "pyarrow>=18")
+    require("--ray", "ray[data]>=2.40", "pyarrow>=18")
     import ray
     import ray.data
 

@@ -214,6 +214,8 @@ class Table:
             if not isinstance(error, TableError):  # the whole batches so far are kept
                 self._write(len(self._rows) // self.batch_size * self.batch_size)
         finally:
+            if not self._parts:  # it failed before its first row: there is nothing to go on with
+                shutil.rmtree(self.folder, ignore_errors=True)
             self._lock.close()
 
     @contextmanager
