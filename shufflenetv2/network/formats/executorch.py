@@ -22,8 +22,13 @@ class Sliced(nn.Module):
     def __init__(self, model: DeployedShuffleNetV2) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
+        if isinstance(self.model.pool, nn.Sequential):
+            # The ReLU before the max-pool, where it is one with the convolution: alone, in int8, its input and output
+            # have scales of their own, and XNNPACK then computes it wrongly. The deploy form has it behind.
+            self.model.pool = nn.Sequential(*sorted(self.model.pool, key=lambda each: isinstance(each, nn.MaxPool2d)))
         for parameter in self.model.parameters():
-            parameter.data = parameter.data.contiguous()
+            # Not contiguous(), which leaves the strides of channels-last where a dimension is 1: XNNPACK goes by them.
+            parameter.data = torch.empty(parameter.shape, dtype=parameter.dtype).copy_(parameter.data)
 
     def forward(self, images: Tensor) -> Tensor:
         model = self.model
@@ -58,24 +63,22 @@ def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) ->
     example = (plan.shape.example(),)
     program = torch.export.export(Sliced(model) if isinstance(model, DeployedShuffleNetV2) else model, example)
     if plan.precision == "int8":
-        program = torch.export.export(quantised(program, plan.calibration), example)
+        program = torch.export.export(quantised(program, plan.batches()), example)
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], constant_methods=dict(metadata))
     path.write_bytes(lowered.to_executorch().buffer)
 
 
-def quantised(program: Any, calibration: Tensor | None) -> Any:
+def quantised(program: Any, batches: list[Tensor]) -> Any:
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    assert calibration is not None
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     prepared = prepare_pt2e(program.module(), quantizer)
-    for images in torch.split(calibration, program.example_inputs[0][0].size(0)):
-        if len(images) == program.example_inputs[0][0].size(0):
-            prepared(images)
+    for images in batches:
+        prepared(images)
     return convert_pt2e(prepared)
 
 

@@ -22,17 +22,16 @@ def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) ->
     converted.inputs[0].get_tensor().set_names({"images"})
     converted.outputs[0].get_tensor().set_names({"logits"})
     if plan.precision == "int8":
-        converted = quantised(converted, plan.calibration)
+        converted = quantised(converted, plan.batches())
     for key, value in metadata.items():
         converted.set_rt_info(value, ["shufflenetv2", key])
     openvino.save_model(converted, path, compress_to_fp16=plan.precision in ("bfloat16", "float16"))
 
 
-def quantised(converted: Any, calibration: Tensor | None) -> Any:
+def quantised(converted: Any, batches: list[Tensor]) -> Any:
     import nncf
 
-    assert calibration is not None
-    images = [image.numpy() for image in torch.split(calibration, 1)]
+    images = [each.numpy() for each in batches]
     return nncf.quantize(converted, nncf.Dataset(images), subset_size=len(images))
 
 

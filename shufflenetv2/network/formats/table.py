@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -65,6 +66,15 @@ class Plan:
     shape: Shape
     precision: str = "float32"
     calibration: Tensor | None = None  # float32 (N, C, size, size), preprocessed
+
+    def batches(self) -> list[Tensor]:
+        """The calibration images in batches that the file allows; what is left over is left out."""
+        import torch
+
+        assert self.calibration is not None
+        size = 1 if self.shape.dynamic else self.shape.batch
+        whole = len(self.calibration) // size * size
+        return list(torch.split(self.calibration[:whole], size))
 
 
 @dataclass(frozen=True)
@@ -204,7 +214,7 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # results alone go to stdout
             warnings.simplefilter("ignore")
             yield
     finally:
