@@ -20,7 +20,7 @@ from .naming import arch_by_width, labelled
 from .naming import is_path as is_path
 from .naming import spelled as spelled
 from .network.adapt import adapt_head, adapt_input, count
-from .network.formats.table import format_of
+from .network.formats.table import format_of, whole_of
 from .network.model import SPECS, ShuffleNetV2, spec_of
 from .package import logger
 from .weights.checkpoint import Checkpoint, load, parse_checkpoint, read_checkpoint
@@ -61,7 +61,10 @@ def resolve(
     if not is_path(weights):
         return labelled(from_entry(find_entry(arch, spelled(weights))), categories)
     assert isinstance(weights, (str, os.PathLike))
-    form = format_of(Path(os.path.expanduser(weights)))
+    path = Path(os.path.expanduser(weights))
+    form, whole = format_of(path), whole_of(path)
+    if whole:
+        raise CheckpointError(f"{os.fspath(weights)} is a part of an exported file; give the other one, {whole}")
     if form:
         found = _from_export(form, os.fspath(weights), described, categories)
     else:

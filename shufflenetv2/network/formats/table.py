@@ -198,6 +198,15 @@ def format_of(path: Path) -> str | None:
     return next((name for name, form in FORMATS.items() if form.matches(path)), None)
 
 
+def whole_of(path: Path) -> str | None:
+    """Of a file that is a part of an exported one, the name of that; several formats have parts named ``.bin``."""
+    parts = [(part, form.suffix) for form in FORMATS.values() if not form.folder for part in form.parts[1:]]
+    for part, suffix in sorted(parts, key=lambda each: -len(each[0])):
+        if path.name.endswith(part) and path.with_name(path.name.removesuffix(part) + suffix).is_file():
+            return path.name.removesuffix(part) + suffix
+    return None
+
+
 def _inside(path: Path) -> set[str]:
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,0 +1,352 @@
+"""Exported files are weights again: described, checked when they are opened, and refused for what they are not."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.processes import ROOT, importing, run_module
+from support.skips import needs
+from torch import Tensor
+
+from shufflenetv2 import exporting, package
+from shufflenetv2.__main__ import main
+from shufflenetv2.builder import build, resolve
+from shufflenetv2.entrypoints import categories, classifier, shufflenet_v2_x0_5
+from shufflenetv2.errors import CheckpointError, DeviceError, ExportError
+from shufflenetv2.exporting import Order, in_runtime, shape_for, write
+from shufflenetv2.network.formats.described import ExportedNetwork, Inside, check, parse_metadata
+from shufflenetv2.network.formats.table import FORMATS, SERVED
+from shufflenetv2.network.model import SPECS
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+CIFAR = "shufflenet_v2_x0_5/cifar10_v1"
+CAT = ROOT / "images" / "cat.jpg"
+
+
+def package_name(requirement: str) -> str:
+    return requirement.partition(">")[0]
+
+
+EACH = [
+    pytest.param(name, marks=[needs(*map(package_name, (*form.to_write, *form.to_open))), pytest.mark.slow])
+    for name, form in FORMATS.items()
+]
+
+
+def order_of(name: str, precision: str = "float32", photos: Tensor | None = None) -> Order:
+    weights = resolve(None, CIFAR)
+    return Order(weights, name, shape_for(FORMATS[name], weights), precision, photos=photos)
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cheapest of the files, written by the bundled weights."""
+    path = tmp_path_factory.mktemp("script") / "cifar.pt"
+    assert [*write(order_of("torchscript"), path)]
+    return path
+
+
+@pytest.fixture
+def inside(script: Path) -> Inside:
+    network = resolve(None, script).exported
+    assert network is not None
+    return network.inside
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_each_format_classifies_by_itself_elsewhere(name: str, tmp_path: Path) -> None:
+    form, here, there = FORMATS[name], tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    path = here / ("model" + form.suffix)
+    told = [*write(order_of(name), path)]
+    assert any("the photo cat.jpg" in line for line in told)
+    assert sorted(here.rglob("*")) == sorted({path, *form.files(path)})
+    shutil.move(here, there)
+    found = there / path.name
+    arguments = ("classify", CAT, "--weights", found, "--top", 1, "--json")
+    answer = json.loads(run_module("shufflenetv2", *arguments, cwd=tmp_path, env=importing()).stdout)
+    [best] = answer["predictions"]
+    [expected] = classifier(weights=CIFAR, top=1)(CAT)
+    assert best["label"] == expected.label == "cat"
+    assert best["probability"] == pytest.approx(expected.probability, abs=1e-4)
+    weights = resolve(None, found)
+    assert (weights.arch, weights.num_classes, weights.metrics) == (
+        "shufflenet_v2_x0_5",
+        10,
+        resolve(None, CIFAR).metrics,
+    )
+    assert weights.preprocess == resolve(None, CIFAR).preprocess
+    if form.folder:
+        assert weights.exported is None
+        built, original = (build(each.arch, each).state_dict() for each in (weights, resolve(None, CIFAR)))
+        assert all(torch.equal(built[key], original[key]) for key in original)
+    else:
+        assert weights.sha256 == resolve(None, CIFAR).sha256
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 photos: crops of the samples, of every size."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos")
+    samples = [Image.open(path).convert("RGB") for path in sorted((ROOT / "images").glob("c*.jpg"))]
+    for index in range(120):
+        sample = samples[index % len(samples)]
+        side = min(sample.size) * (60 + index % 40) // 100
+        left, top = (sample.width - side) * (index % 7) // 7, (sample.height - side) * (index % 5) // 5
+        sample.crop((left, top, left + side, top + side)).resize((96, 96)).save(folder / f"{index:03}.jpg")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param("onnx", ["--int8"], marks=needs("onnx", "onnxscript", "onnxruntime")),
+        pytest.param("openvino", ["--int8"], marks=needs("openvino", "nncf")),
+        pytest.param("executorch", ["--int8"], marks=needs("executorch")),
+        pytest.param("onnx", ["--int8", "--fixed-batch", "8"], marks=needs("onnx", "onnxscript", "onnxruntime")),
+        pytest.param("openvino", ["--precision", "bfloat16"], marks=needs("openvino")),
+        ("torchscript", ["--precision", "float16"]),
+        ("torch-export", ["--precision", "bfloat16"]),
+        pytest.param("ncnn", ["--precision", "float16"], marks=needs("ncnn", "pnnx")),
+    ],
+)
+def test_smaller_numbers(name: str, options: list[str], folder: Path, tmp_path: Path, capfd: Any) -> None:
+    path = tmp_path / ("model" + FORMATS[name].suffix)
+    call = ["export", "--format", name, "-o", str(path), "--weights", CIFAR, "--calibrate", str(folder), *options]
+    assert main(call) == 0
+    printed = capfd.readouterr().out
+    assert "120 calibration photos: the same label for 1" in printed  # hundreds of them
+    weights = resolve(None, path)
+    assert weights.exported is not None
+    assert weights.exported.inside.precision == {"--int8": "int8"}.get(options[0], options[1 % len(options)])
+    assert classifier(weights=path, top=1)(CAT)[0].label == "cat"
+    assert str(ROOT).encode() not in path.read_bytes()  # nothing of this machine is inside
+
+
+def test_too_few_photos_and_no_photos(tmp_path: Path, capsys: Any) -> None:
+    call = ["export", "--format", "executorch", "--weights", CIFAR, "--int8"]
+    shutil.copy(CAT, tmp_path)
+    if package.missing(FORMATS["executorch"].to_open):
+        pytest.skip("not installed: executorch")
+    assert main([*call, "-o", str(tmp_path / "m.pte"), "--calibrate", str(tmp_path)]) == 1
+    assert "1 photos were found there, at least 100 are needed: with fewer" in capsys.readouterr().err
+    assert main(call) == 1
+    assert "--int8 needs --calibrate DIR" in capsys.readouterr().err
+    assert main(["export", "--format", "ncnn", "--int8", "--calibrate", str(tmp_path)]) == 1
+    assert "ncnn has no int8; there is onnx, openvino, executorch" in capsys.readouterr().err
+
+
+def altered(inside: Inside, **changes: Any) -> dict[str, str]:
+    return {**inside.to_metadata(), **{key: json.dumps(value) for key, value in changes.items()}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"schema_version": 2}, "file has schema_version 2, this code reads 1; upgrade the package"),
+        ({"schema_version": 0}, "file has schema_version 0, this code reads 1; export it anew"),
+        ({"schema_version": "1"}, "the field 'schema_version' must be a int"),
+        ({"arch": "resnet18"}, "the field 'arch' must be one of shufflenet_v2_x0_5"),
+        ({"categories": []}, "the field 'categories' must be a list of labels"),
+        ({"categories": ["a\x1b"]}, "1 to 200 printable characters"),
+        ({"wordnet_ids": [None]}, "the field 'wordnet_ids' must be null, or an id"),
+        ({"wordnet_ids": ["n1"] * 10}, "the field 'wordnet_ids' must be null, or an id"),
+        ({"precision": "int4"}, "the field 'precision' must be one of float32"),
+        ({"input": {"layout": "NHWC"}}, "the field 'input' must be"),
+        ({"input": []}, "the field 'input' must be a dict"),
+        ({"probes": [1]}, "the field 'probes' must be a list of objects"),
+        ({"probes": [{"squares": "AAAA", "label": 0, "margin": 1.0}]}, "base64 of one square a channel"),
+        (
+            {"probes": [{"squares": "A", "label": 10, "margin": 1.0}]},
+            "the field 'label' must be the index of a category",
+        ),
+        ({"probes": [{"squares": "A", "label": 0, "margin": -1}]}, "the field 'margin' must be at least 0"),
+        ({"sha256": 5}, "the field 'sha256' must be a str"),
+    ],
+)
+def test_descriptions_are_validated(changes: dict[str, Any], told: str, inside: Inside) -> None:
+    with pytest.raises(CheckpointError, match="file") as error:
+        parse_metadata(altered(inside, **changes), SPECS, "file")
+    assert told in str(error.value)
+
+
+def test_a_description_comes_back_as_it_was(inside: Inside) -> None:
+    assert parse_metadata(inside.to_metadata(), SPECS, "file") == inside
+    with pytest.raises(CheckpointError, match="does not describe itself"):
+        parse_metadata({}, SPECS, "file")
+    with pytest.raises(CheckpointError, match="not a number"):
+        parse_metadata({**inside.to_metadata(), "metrics": "NaN"}, SPECS, "file")
+    with pytest.raises(CheckpointError, match="stands twice"):
+        parse_metadata({**inside.to_metadata(), "input": '{"batch": 1, "batch": 2}'}, SPECS, "file")
+    with pytest.raises(CheckpointError, match="'probes' is missing"):
+        parse_metadata({k: v for k, v in inside.to_metadata().items() if k != "probes"}, SPECS, "file")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda logits: logits.flip(1),
+        lambda logits: logits * 2,
+        lambda logits: logits * 0.4,
+        lambda logits: logits * float("nan"),
+        lambda logits: logits[:, :5],
+    ],
+)
+def test_a_runtime_that_computes_wrongly_is_named(wrong: Callable[[Tensor], Tensor], script: Path) -> None:
+    opened = resolve(None, script).exported
+    assert opened is not None
+    check(opened)
+    assert len({probe.label for probe in opened.inside.probes}) > 1
+    network = ExportedNetwork(lambda images: wrong(opened.network(images)), opened.inside, "model.onnx", "onnxruntime")
+    with pytest.raises(CheckpointError, match=r"model\.onnx: onnxruntime gives other answers than when the file was"):
+        check(network)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8])
+def test_batches_that_the_file_does_not_allow_are_split_and_filled_up(count: int, inside: Inside) -> None:
+    seen: list[int] = []
+
+    def network(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return images.flatten(1).sum(1, keepdim=True).expand(-1, 10)
+
+    fixed = ExportedNetwork(network, replace(inside, batch=4, size=40), "model.pte", "executorch")
+    images = torch.randn(count, 3, 40, 40)
+    torch.testing.assert_close(fixed(images)[:, 0], images.flatten(1).sum(1))
+    assert seen == [4] * -(-count // 4)
+    with pytest.raises(ValueError, match=r"model\.pte takes images of 40x40 alone, got 41x40"):
+        fixed(torch.randn(1, 3, 41, 40))
+
+
+def test_what_an_exported_file_is_not(script: Path, tmp_path: Path, capsys: Any) -> None:
+    assert categories(weights=script)[3] == "cat"
+    with pytest.raises(CheckpointError, match="is an exported file, which classifies and has no tensors to load"):
+        shufflenet_v2_x0_5(weights=script)
+    assert main(["export", "--format", "torchscript", "--weights", str(script), "-o", str(tmp_path / "m.pt")]) == 1
+    assert "give the weights that it was made from, cifar10_v1" in capsys.readouterr().err
+    with pytest.raises(DeviceError, match="computes in torch on the CPU, not on cuda:0"):
+        classifier(weights=script, device="cuda:0")
+    with pytest.raises(ValueError, match="runs in torch, not in onnxruntime"):
+        classifier(weights=script, runtime="onnxruntime")
+    with pytest.raises(ValueError, match="leave out plain"):
+        classifier(weights=script, deploy=False)
+    with pytest.raises(ValueError, match="there is no runtime 'tensorrt'; there are torch, onnxruntime"):
+        classifier(weights=CIFAR, runtime="tensorrt")
+    with pytest.raises(CheckpointError, match=r"holds shufflenet_v2_x0_5, not shufflenet_v2_x1_0"):
+        classifier("shufflenet_v2_x1_0", weights=script)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000, -1000, -1])
+def test_a_truncated_file(kept: int, script: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.pt2"
+    shutil.copy(script, path)
+    path = path.rename(tmp_path / "cut.pt")
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=r"cut\.pt"):
+        resolve(None, path)
+
+
+def test_the_same_suffix_for_other_files(script: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.pt"  # a checkpoint, which is no TorchScript
+    torch.save(build("shufflenet_v2_x0_5", None).state_dict(), mine)
+    assert resolve(None, mine).exported is None
+    for name in ("model.xml", "model.bin", "model.ncnn.param", "model.ncnn.bin"):
+        (tmp_path / name).write_bytes(b"?")
+    for part, whole in (("model.bin", "model.xml"), ("model.ncnn.bin", "model.ncnn.param")):
+        with pytest.raises(CheckpointError, match=f"{part} is a part of an exported file; give the other one, {whole}"):
+            resolve(None, tmp_path / part)
+    (tmp_path / "model.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"its part model\.bin is not beside it"):
+        resolve(None, tmp_path / "model.xml")
+    with pytest.raises(CheckpointError, match=r"model\.ncnn\.json is not beside it"):
+        resolve(None, tmp_path / "model.ncnn.param")
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        resolve(None, tmp_path / "absent.onnx")
+
+
+@needs("ncnn", "pnnx")
+def test_the_files_of_ncnn_belong_together(tmp_path: Path) -> None:
+    path = tmp_path / "model.ncnn.param"
+    assert [*write(order_of("ncnn"), path)]
+    weights = tmp_path / "model.ncnn.bin"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"are not the files that model\.ncnn\.json was written for"):
+        resolve(None, path)
+
+
+@needs("onnx", "onnxscript", "onnxruntime")
+def test_a_file_that_is_none_of_its_kind_or_not_ours(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(CheckpointError, match=r"model\.onnx cannot be opened as onnx \(InvalidProtobuf"):
+        resolve(None, path)
+    torch.onnx.export(torch.nn.ReLU(), (torch.zeros(1, 3),), path, verbose=False)
+    with pytest.raises(CheckpointError, match="does not describe itself: `shufflenetv2 export` did not write it"):
+        resolve(None, path)
+
+
+def test_packages_missing_or_old(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.onnx"
+    path.touch()
+    monkeypatch.setattr(package, "missing", lambda requirements: [])
+    monkeypatch.setattr(package, "installed_version", lambda name: "1.24.4")
+    with pytest.raises(ImportError) as old:
+        resolve(None, path)
+    assert str(old.value) == (
+        "opening model.onnx needs onnxruntime>=1.25 (version 1.24.4 is installed); "
+        "type: pip install 'onnxruntime>=1.25'"
+    )
+    monkeypatch.setattr(package, "installed_version", lambda name: None)
+    monkeypatch.setattr(package, "missing", list)
+    with pytest.raises(ImportError, match="needs onnxruntime, which is not installed; type: pip install"):
+        resolve(None, path)
+
+
+@pytest.fixture
+def quick_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A runtime whose files are TorchScript's, and an empty cache."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setitem(SERVED, "quick", "torchscript")
+    monkeypatch.setattr(torch.hub, "_hub_dir", None, raising=False)
+    return tmp_path / "hub" / "shufflenetv2-exported"
+
+
+def test_a_runtime_gets_its_file_once(quick_runtime: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    weights = resolve(None, CIFAR)
+    first = in_runtime(weights, "quick")
+    [path] = quick_runtime.iterdir()
+    assert path.name.startswith("shufflenet_v2_x0_5-cifar10_v1-")
+    assert (first.name, first.title) == (weights.name, weights.title)
+    written = path.stat().st_mtime_ns
+    in_runtime(weights, "quick")
+    assert path.stat().st_mtime_ns == written
+    in_runtime(weights, "quick", plain=True)
+    assert len([*quick_runtime.iterdir()]) == 2
+    path.write_bytes(path.read_bytes()[:1000])
+    assert classifier(weights=CIFAR, runtime="quick", top=1)(CAT)[0].label == "cat"
+    assert "writing it anew" in caplog.text
+    monkeypatch.setattr(exporting, "write_built", lambda *arguments: iter(()))
+    with pytest.raises(FileNotFoundError):
+        in_runtime(replace(weights, sha256="0" * 64), "quick")
+    assert len([*quick_runtime.iterdir()]) == 2
+
+
+def test_labels_that_do_not_agree_are_refused(script: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    order = order_of("torchscript", "bfloat16", torch.randn(100, 3, 112, 112))
+    monkeypatch.setattr(exporting, "AGREEMENT", 1.01)
+    with pytest.raises(ExportError, match=r"100 calibration photos: the same label for .*, where 101% is expected"):
+        [*write(order, tmp_path / "m.pt")]
+    assert [*tmp_path.iterdir()] == []
