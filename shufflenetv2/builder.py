@@ -61,8 +61,8 @@ def resolve(
     if not is_path(weights):
         return labelled(from_entry(find_entry(arch, spelled(weights))), categories)
     assert isinstance(weights, (str, os.PathLike))
-    path = Path(os.path.expanduser(weights))
-    form, whole = format_of(path), whole_of(path)
+    given = Path(os.path.expanduser(weights))
+    form, whole = format_of(given), whole_of(given)
     if whole:
         raise CheckpointError(f"{os.fspath(weights)} is a part of an exported file; give the other one, {whole}")
     if form:
