@@ -15,18 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..builder import build, is_path, resolve
+from ..builder import Weights, build, is_path, resolve
 from ..description import Preprocess
-from ..errors import TrainingError
+from ..errors import CheckpointError, TrainingError
 from ..files import expanded
-from .digests import contents
 
 
 @dataclass(frozen=True)
 class Teacher:
     """A network in eval mode, and how the model's input becomes its own.
 
-    ``contents`` says in words which: another teacher makes another run.
+    ``contents`` says in words which file: another teacher makes another run.
     """
 
     network: Callable[[Tensor], Tensor]
@@ -68,8 +67,13 @@ def open_teacher(
     Raises:
         TrainingError: it cannot be opened, or does not answer with these classes.
     """
-    program = _program(Path(expanded(name)), device) if is_path(name) else None
-    teacher = program or _described(name, categories, preprocess, device)
+    try:
+        teacher = _described(resolve(None, name), categories, preprocess, device)
+    except CheckpointError:
+        program = _program(Path(expanded(name)), device) if is_path(name) else None  # one that does not describe itself
+        if program is None:
+            raise
+        teacher = program
     for size in sizes:
         images = torch.zeros(2, 3, size, size, device=device)
         try:
@@ -105,14 +109,13 @@ def _program(path: Path, device: torch.device) -> Teacher | None:
     return Teacher(network, str(path), f"one of sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}")
 
 
-def _described(name: str, categories: Sequence[str], preprocess: Preprocess, device: torch.device) -> Teacher:
-    weights = resolve(None, name)
+def _described(weights: Weights, categories: Sequence[str], preprocess: Preprocess, device: torch.device) -> Teacher:
     if sorted(weights.labels) != sorted(categories):
         raise TrainingError(
-            f"--teacher {name} knows {len(weights.labels)} classes ({', '.join(weights.labels)[:80]}), and the photos "
-            f"have {len(categories)} ({', '.join(categories)[:80]}); they must be the same"
+            f"--teacher {weights.title} knows {len(weights.labels)} classes ({', '.join(weights.labels)[:80]}), and the "
+            f"photos have {len(categories)} ({', '.join(categories)[:80]}); they must be the same"
         )
-    model = build(weights.arch, weights).to(device)
+    model = weights.exported or build(weights.arch, weights).to(device)
     order = torch.tensor([weights.labels.index(each) for each in categories], device=device)
     mine, theirs = preprocess, weights.preprocess
     mean, std, new_mean, new_std = (
@@ -120,9 +123,9 @@ def _described(name: str, categories: Sequence[str], preprocess: Preprocess, dev
     )
     same = (mine.mean, mine.std) == (theirs.mean, theirs.std)
     return Teacher(
-        network=lambda images: model(images)[:, order],
+        network=lambda images: model(images).to(images.device)[:, order],  # an exported file computes on the CPU
         title=weights.title,
-        contents=contents(model.state_dict()),
+        contents=f"one of sha256 {weights.sha256[:16]}",
         rescale=None if same else (std / new_std, (mean - new_mean) / new_std),
         size=theirs.crop,
     )

@@ -14,6 +14,7 @@ from support.colours import COLOURS, assert_equal, load, make_colours, train
 from support.networks import randomise
 from torch import Tensor, nn
 
+from shufflenetv2.__main__ import main
 from shufflenetv2.description import STANDARD, Description
 from shufflenetv2.devices import Group
 from shufflenetv2.errors import TrainingError
@@ -96,6 +97,19 @@ def test_a_foreign_file_sees_the_models_own_input(kind: str, request: pytest.Fix
     assert torch.allclose(teacher(images), images.mean([2, 3]), atol=1e-6)
 
 
+@pytest.mark.slow
+def test_a_file_that_export_wrote_teaches_its_own_labels(tmp_path: Path) -> None:
+    categories = tuple(reversed(COLOURS))
+    described(tmp_path / "teacher.pth", categories)
+    assert main(["export", "--weights", str(tmp_path / "teacher.pth"), "-o", str(tmp_path / "teacher.pt2")]) == 0
+    images = torch.rand(2, 3, 64, 64)
+    plain, exported = (
+        open_teacher(str(tmp_path / name), NAMES, STANDARD, [64], CPU) for name in ("teacher.pth", "teacher.pt2")
+    )
+    assert torch.allclose(exported(images), plain(images), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(plain(images), plain(images).flip(1), atol=0.1)  # the order of labels matters
+
+
 def test_a_described_teacher_gets_its_own_normalisation_size_and_order(tmp_path: Path) -> None:
     categories = tuple(reversed(COLOURS))
     model = described(tmp_path / "teacher.pth", categories, mean=(0.1, 0.2, 0.3))
@@ -114,7 +128,7 @@ def test_a_described_teacher_gets_its_own_normalisation_size_and_order(tmp_path:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("cifar10", "--teacher cifar10 knows 10 classes .*, and the photos have 3"),
+        ("cifar10", "--teacher shufflenet_v2_x0_5/cifar10_v1 knows 10 classes .*, and the photos have 3"),
         ("teacher-of-two.pth", "knows 2 classes .red, blue., and the photos have 3"),
         ("wide.pt", r"answers two images 64x64 with \[2, 96\], expected \[2, 3\]"),
         ("fails.pt", r"--teacher .*fails.pt fails on images \[2, 3, 64, 64\]"),
