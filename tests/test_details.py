@@ -38,7 +38,7 @@ from shufflenetv2.stream import Result
 from shufflenetv2.training.augment import Augmentation, TrainingPhotos, epoch_batches
 from shufflenetv2.training.digests import contents
 from shufflenetv2.training.run import KINDS, RUN_FORMAT, RunFolder, curves, read_state
-from shufflenetv2.training.trainer import Recipe, Trainer, size_at
+from shufflenetv2.training.trainer import Recipe, Trainer, sgd, size_at
 from shufflenetv2.transport import Reply
 from shufflenetv2.weights import checkpoint, download, manifest
 from shufflenetv2.weights.checkpoint import Checkpoint
@@ -266,7 +266,7 @@ class TestProcesses:
         def add(key: str, amount: int) -> int:
             if failures is None:
                 raise RuntimeError("the store is gone")
-            return failures
+            return failures - 1 + amount  # those before, and this one
 
         ended: list[bool] = []
         monkeypatch.setattr(devices.time, "sleep", lambda seconds: None)
@@ -285,6 +285,18 @@ class TestProcesses:
 
 
 class TestTraining:
+    @pytest.mark.parametrize("momentum", [0.0, 0.9])
+    def test_a_step_with_and_without_momentum(self, momentum: float) -> None:
+        """Of weights alone, not of biases and norms, a part decays."""
+        model = nn.Linear(3, 2)
+        weight, bias = model.weight.detach().clone(), model.bias.detach().clone()
+        optimizer = sgd(model, 0.1, momentum, 0.5)
+        model(torch.ones(1, 3)).sum().backward()  # all gradients are one
+        optimizer.step()
+        steps = 1 + momentum  # Nesterov's looks one step ahead
+        torch.testing.assert_close(model.weight.detach(), weight - 0.1 * steps * (1 + 0.5 * weight))
+        torch.testing.assert_close(model.bias.detach(), bias - 0.1 * steps)
+
     @pytest.fixture
     def photos(self, tmp_path: Path) -> LabelledPhotos:
         """Twice the same picture, once more in another size."""

@@ -185,6 +185,7 @@ def test_the_defaults_are_the_recipes() -> None:
     assert make_recipe(parse(), DESCRIPTION) == recipe
     assert (recipe.weight_decay, recipe.decay, recipe.ema, recipe.workers) == (5e-5, "cosine", 0.99, 2)
     assert (recipe.epochs, recipe.batch_size, recipe.lr) == (30, 64, 0.05)
+    assert (recipe.warmup, recipe.momentum, recipe.label_smoothing) == (0.1, 0.9, 0.1)
 
 
 def test_every_option_reaches_the_recipe() -> None:
