@@ -335,6 +335,24 @@ def test_killed_in_mid_write(entry: Entry) -> None:
     assert set(listing(directory)) == {*foreign, "weights.pth", left.replace("weights", "a.directory")}
 
 
+@needs_posix
+@pytest.mark.parametrize("hours", [23, 25])
+@pytest.mark.parametrize("owner", ["ours", "another's"])
+def test_temporary_files_of_ours_are_swept_when_a_day_old(
+    hours: int, owner: str, entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if owner != "ours":
+        someone = os.getuid() + 1
+        monkeypatch.setattr(os, "getuid", lambda: someone)
+    directory = local_path(entry).parent
+    directory.mkdir(parents=True)
+    left = directory / f".weights.pth.{'0' * 32}.shufflenetv2-partial"
+    left.write_bytes(b"half")
+    os.utime(left, (time.time() - hours * 3600,) * 2)
+    assert fetch(entry, progress=False) == BODY
+    assert left.exists() == (hours < 24 or owner != "ours")
+
+
 # In a process of its own: Ctrl-C reaches the main thread, which in a worker of pytest-xdist runs no test.
 INTERRUPTED = """
 import os, signal
