@@ -74,6 +74,21 @@ def record(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def calibrate(arguments: argparse.Namespace) -> int:
+    from .calibration import calibrate
+
+    given = vars(arguments)
+    calibrate(**{key: given[key] for key in ("weights", "train", "test", "held_out", "seed", "by", "seen")})
+    return 0
+
+
+def foreign(arguments: argparse.Namespace) -> int:
+    from .calibration import foreign
+
+    foreign(arguments.weights, arguments.count, arguments.by)
+    return 0
+
+
 def draw(arguments: argparse.Namespace) -> int:
     from .cifar10 import draw
 
@@ -128,6 +143,18 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("weights", help="as in shufflenet_v2_x0_5/cifar10_v1")
     command.add_argument("measured", type=Path, help="the file of JSON")
     command.add_argument("--dataset", required=True, help="on which it was measured")
+    command.add_argument("--by", required=True, help="the date and the machine")
+    command = add(calibrate, "fit a temperature on photos held out of training, and put it into weights.json")
+    command.add_argument("weights", help="as in shufflenet_v2_x0_5/cifar10_v1")
+    command.add_argument("train", type=Path, help="the folder that they were trained on")
+    command.add_argument("test", type=Path, help="other photos, to tell what it changes; nothing is fitted on them")
+    command.add_argument("--held-out", type=float, required=True, help="as it was given to `train`")
+    command.add_argument("--seed", type=int, default=0, help="as it was given to `train`")
+    command.add_argument("--by", required=True, help="the date and the machine")
+    command.add_argument("--seen", action="store_true", help="they were trained on all of it: tell, and change nothing")
+    command = add(foreign, "count how often weights answer about photos that show none of their classes")
+    command.add_argument("weights", help="as in shufflenet_v2_x0_5/cifar10_v1")
+    command.add_argument("--count", type=int, default=200, help="of photos of each kind")
     command.add_argument("--by", required=True, help="the date and the machine")
     command = add(draw, "draw the pictures in docs/cifar10/, of the logs there and the test photos")
     command.add_argument("test", type=Path, help="the folder of CIFAR-10's test photos")

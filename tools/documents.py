@@ -57,9 +57,10 @@ class Picture:
 
 
 CARDS = ("docs/shufflenet_v2.md", "docs/shufflenet_v2.ko.md")
+DOCUMENTS = ("README.md", "docs/performance.md", "docs/why.md", "docs/cifar10.md")
 GENERATED: tuple[Text | Picture, ...] = (
     *(Text(path, release.rewritten) for path in ("README.md", "SECURITY.md", "CITATION.cff", *CARDS)),
-    *(Text(path, tables.rewritten) for path in ("README.md", "docs/performance.md", *CARDS)),
+    *(Text(path, tables.rewritten) for path in (*DOCUMENTS, *CARDS)),
     *(Picture(f"images/{name}", figures.origin, figures.draw) for name in figures.DRAWINGS),
     Text("README.md", outputs.rewritten),
     Text("docs/faults.md", faults.rewritten),

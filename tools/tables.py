@@ -10,6 +10,7 @@ from shufflenetv2.package import CHECKOUT
 from shufflenetv2.weights.manifest import load_manifest
 
 BENCHMARK = CHECKOUT / "docs/benchmark.json"
+CALIBRATION = CHECKOUT / "docs/calibration.json"
 
 
 def models() -> str:
@@ -85,11 +86,41 @@ def measurements() -> str:
     return "\n".join(lines)
 
 
+def foreign() -> str:
+    """The table of docs/why.md, from docs/calibration.json: answers about photos of nothing the weights know."""
+    found = json.loads(CALIBRATION.read_text(encoding="utf-8"))["foreign"]
+    levels = [key for key in next(iter(found["kinds"].values())) if key != "photos"]
+    heads = [f"answered at {level}" for level in levels]
+    lines = [f"| what is shown | photos | {' | '.join(heads)} |", "|---|---|" + "---|" * len(heads)]
+    for kind, row in found["kinds"].items():
+        shares = [f"{row[level]} ({100 * row[level] / row['photos']:.1f} %)" for level in levels]
+        lines.append(f"| {kind} | {row['photos']} | {' | '.join(shares)} |")
+    told = f"Of {found['weights']} with the temperature {found['temperature']:g}, measured {found['by']}."
+    return "\n".join([*lines, "", told])
+
+
+def calibration() -> str:
+    """The table of docs/why.md, from docs/calibration.json: what the temperature of the bundled weights changes."""
+    found = json.loads(CALIBRATION.read_text(encoding="utf-8"))["calibration"]
+    lines = ["| temperature | expected calibration error | negative log likelihood |", "|---|---|---|"]
+    for name, temperature in (("before", 1.0), ("after", found["temperature"])):
+        error, loss = found[name]["expected_calibration_error"], found[name]["negative_log_likelihood"]
+        lines.append(f"| {temperature:g} | {100 * error:.2f} % | {loss:.4f} |")
+    how = "that it was trained on, and so not used" if found["seen"] else "held out of training"
+    told = (
+        f"{found['weights']}: fitted on {found['fitted_on']:,} photos {how}. The table is of {found['tried_on']:,} "
+        f"test photos, on which nothing was fitted. {found['by']}."
+    )
+    return "\n".join([*lines, "", told])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "errors": errors,
     "speed": speed,
     "measurements": measurements,
+    "foreign": foreign,
+    "calibration": calibration,
 }
 
 

@@ -1,0 +1,226 @@
+"""The page says what report.json says, from which each number follows; names in it are text; it needs no network."""
+
+import html
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from support.skips import needs
+
+from shufflenetv2.__main__ import main
+from shufflenetv2.builder import resolve
+from shufflenetv2.counting import wilson
+from shufflenetv2.description import Description, Preprocess
+from shufflenetv2.judging import mcnemar, paired_interval
+from shufflenetv2.network.model import SPECS, ShuffleNetV2
+from shufflenetv2.weights.checkpoint import write_checkpoint
+
+pytestmark = [pytest.mark.usefixtures("one_thread"), needs("matplotlib", "jinja2")]
+NASTY = ("<script>alert(1)<|script>", "$x^2$ & $\\foo$", "猫 &amp; {{ 7*7 }}", "plain", "never shown")
+PREPROCESS = Preprocess(64, 64, "bilinear", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+
+
+def network(path: Path, names: tuple[str, ...], seed: int) -> Path:
+    torch.manual_seed(seed)
+    model = ShuffleNetV2(SPECS["shufflenet_v2_x0_5"], len(names))
+    model.train()
+    for _ in range(20):
+        model(torch.randn(16, 3, 64, 64) + torch.randn(16, 3, 1, 1))
+    torch.nn.init.normal_(model.fc.weight, std=1.0)
+    write_checkpoint(path, model.state_dict(), Description("shufflenet_v2_x0_5", 3, names, PREPROCESS))
+    return path
+
+
+def photos(root: Path, names: tuple[str, ...], count: int) -> Path:
+    generator = torch.Generator().manual_seed(7)
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            coarse = torch.rand(1, 3, 3, 3, generator=generator)
+            pixels = torch.nn.functional.interpolate(coarse, (40, 50), mode="bicubic").clamp(0, 1).mul(255).byte()
+            values = bytes(pixels[0].permute(1, 2, 0).flatten().tolist())
+            Image.frombytes("RGB", (50, 40), values).save(root / name / f"{index}.png")
+    return root
+
+
+class Page(HTMLParser):
+    """The text of a page, its tags, and what they refer to."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.addresses += [str(value) for name, value in attrs if name in ("src", "href", "srcset", "action")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Page]:
+    root = tmp_path_factory.mktemp("report")
+    first, second = (network(root / f"{seed}.pth", NASTY, seed) for seed in (1, 2))
+    data = photos(root / "data & <b>", NASTY[:4], 6)
+    command = ["evaluate", str(data), "--weights", str(first), "--against", str(second)]
+    assert main([*command, "--report", str(root / "out")]) == 0
+    content = json.loads((root / "out/report.json").read_text(encoding="utf-8"))
+    return root / "out", content, Page((root / "out/report.html").read_text(encoding="utf-8"))
+
+
+def test_every_number_follows_from_the_answers(made: tuple[Path, dict[str, Any], Page]) -> None:
+    _, content, _ = made
+    rows = content["answers"]
+    right = [row["label"] == row["answer"] for row in rows]
+    assert (content["photos"], len(rows)) == (24, 24)
+    assert content["top1"]["hits"] == sum(right)
+    assert content["top1"]["percent"] == pytest.approx(100 * sum(right) / 24)
+    assert content["top1"]["interval"] == pytest.approx(wilson(sum(right), 24))
+    error = 0.0
+    for each in content["reliability"]:
+        here = [index for index, row in enumerate(rows) if each["from"] < row["probability"] <= each["to"]]
+        assert len(here) == each["photos"]
+        assert each["said"] == pytest.approx(sum(rows[index]["probability"] for index in here) / len(here))
+        assert each["right"] == pytest.approx(sum(right[index] for index in here) / len(here))
+        error += len(here) / 24 * abs(each["said"] - each["right"])
+    assert content["expected_calibration_error"] == pytest.approx(error)
+    for each in content["coverage"]:
+        kept = [hit for hit, row in zip(right, rows, strict=True) if row["probability"] >= each["min_probability"]]
+        assert each["answered"] == pytest.approx(len(kept) / 24)
+        assert each["accuracy"] == (pytest.approx(sum(kept) / len(kept)) if kept else None)
+    pairs = Counter((row["label"], row["answer"]) for row in rows)
+    assert {(NASTY[one], NASTY[two]): count for one, two, count in content["confusion"]} == pairs
+    for row in content["classes"]:
+        shown = sum(count for pair, count in pairs.items() if pair[0] == row["label"])
+        said = sum(count for pair, count in pairs.items() if pair[1] == row["label"])
+        hits = pairs[row["label"], row["label"]]
+        assert (row["photos"], row["answers"], row["hits"]) == (shown, said, hits)
+        assert row["precision"] == (pytest.approx(hits / said) if said else None)
+        assert row["recall"] == (pytest.approx(hits / shown) if shown else None)
+    wrong = [index for index, hit in enumerate(right) if not hit]
+    assert content["mistakes"] == sorted(wrong, key=lambda index: -rows[index]["probability"])[:24]
+
+
+def test_the_comparison_follows_too(made: tuple[Path, dict[str, Any], Page]) -> None:
+    _, content, page = made
+    against, rows = content["against"], {row["photo"]: row for row in content["answers"]}
+    differing = against["differing"]
+    assert all(rows[row["photo"]]["answer"] == row["first"] != row["second"] for row in differing)
+    alone = sum(row["first"] == row["label"] for row in differing)
+    other = sum(row["second"] == row["label"] for row in differing)
+    assert (against["only_first"], against["only_second"]) == (alone, other)
+    assert against["top1"]["hits"] == content["top1"]["hits"] - alone + other
+    assert against["difference"] == pytest.approx(100 * (other - alone) / 24)
+    assert against["interval"] == pytest.approx(paired_interval(alone, other, 24))
+    assert against["p"] == mcnemar(alone, other)
+    assert differing
+    assert f"differently on {len(differing)} of 24" in page.text
+
+
+def test_the_page_says_the_same(made: tuple[Path, dict[str, Any], Page]) -> None:
+    _, content, page = made
+    for row in (content["top1"], content["top5"]):
+        assert f"{row['percent']:.2f} %" in page.text
+        assert f"{row['hits']} of 24; 95 % interval {row['interval'][0]:.2f} to {row['interval'][1]:.2f} %" in page.text
+    assert f"{100 * content['expected_calibration_error']:.2f} %" in page.text
+    for index in content["mistakes"]:
+        assert f", {100 * content['answers'][index]['probability']:.2f} %" in page.text
+
+
+def test_names_are_text_and_nothing_is_fetched(made: tuple[Path, dict[str, Any], Page]) -> None:
+    folder, _, page = made
+    assert page.tags["script"] == 0
+    assert page.tags["b"] > 0
+    for name in NASTY[:4]:
+        assert name in page.text
+    assert "data & <b>" in page.text
+    assert "49" not in re.sub(r"\d[\d.]+", "", page.text)
+    assert page.addresses
+    assert all(re.match(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$", each) for each in page.addresses)
+    source = (folder / "report.html").read_text(encoding="utf-8")
+    assert "http://" not in source
+    assert "https://" not in source
+    for name in ("reliability", "coverage", "confusion"):
+        for theme in ("", "-dark"):
+            with Image.open(folder / f"{name}{theme}.png") as image:
+                assert image.size == (800, 672)
+    assert html.escape(NASTY[0]) in source
+
+
+def test_many_classes_are_told_by_pairs(tmp_path: Path) -> None:
+    names = tuple(f"class {index:02}" for index in range(40))
+    weights = network(tmp_path / "w.pth", names, 1)
+    data = photos(tmp_path / "data", names, 1)
+    assert main(["evaluate", str(data), "--weights", str(weights), "--report", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out/confusion.png").exists()
+    page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    content = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    assert len(content["confused"]) == 30
+    assert "The most confused" in page.text
+    assert content["top5"]["hits"] >= content["top1"]["hits"]
+
+
+@pytest.mark.slow
+def test_a_file_of_onnx_against_its_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime", reason="not installed: onnxruntime")
+    names = NASTY[3:]
+    weights = network(tmp_path / "w.pth", names, 1)
+    data = photos(tmp_path / "data", names, 5)
+    file = tmp_path / "w.onnx"
+    assert main(["export", "--format", "onnx", "--weights", str(weights), "-o", str(file)]) == 0
+    capsys.readouterr()
+    for one, two in ((weights, file), (file, weights)):
+        command = ["evaluate", str(data), "--weights", str(one), "--against", str(two), "--json"]
+        assert main([*command, "--report", str(tmp_path / "out")]) == 0
+        told = json.loads(capsys.readouterr().out)["against"]
+        assert (told["photos"], told["difference"], told["differing"]) == (10, 0, [])
+    assert main(["evaluate", str(data), "--weights", str(file), "--calibrate", "-o", str(tmp_path / "c.pth")]) == 1
+    assert "exported file" in capsys.readouterr().err
+
+
+def test_plain_against_deploy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = network(tmp_path / "w.pth", NASTY[3:], 1)
+    data = photos(tmp_path / "data", NASTY[3:], 3)
+    assert main(["evaluate", str(data), "--weights", str(weights), "--plain", "--against", str(weights)]) == 0
+    assert "they answer differently on 0 of 6 photos" in capsys.readouterr().out
+
+
+def test_bad_photos_are_left_out_of_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = network(tmp_path / "w.pth", NASTY[3:], 1)
+    data = photos(tmp_path / "data", NASTY[3:], 3)
+    (data / "plain" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    command = [
+        "evaluate",
+        str(data),
+        "--weights",
+        str(weights),
+        "--against",
+        str(weights),
+        "--report",
+        str(tmp_path / "o"),
+    ]
+    assert main(command) == 1
+    assert not (tmp_path / "o").exists()
+    capsys.readouterr()
+    assert main([*command, "--skip-bad", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["photos"], told["skipped"], told["against"]["photos"]) == (5, 1, 5)
+    assert "1 that could not be used" in Page((tmp_path / "o/report.html").read_text(encoding="utf-8")).text
+
+
+def test_against_weights_of_other_classes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = network(tmp_path / "w.pth", NASTY[3:], 1)
+    data = photos(tmp_path / "data", NASTY[3:], 2)
+    assert main(["evaluate", str(data), "--weights", str(weights), "--against", "cifar10"]) == 1
+    assert "no class" in capsys.readouterr().err
+    assert resolve(None, str(weights)).labels == list(NASTY[3:])
