@@ -4,6 +4,7 @@ import copy
 import io
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -17,6 +18,7 @@ from support.processes import ROOT, run_python
 from support.repository import copy_repository
 from support.skips import needs_dynamic_sizes
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from shufflenetv2.network import deploy_form as layers
 from shufflenetv2.network.deploy import deploy, deploy_own
@@ -85,6 +87,31 @@ def test_eager_and_recorded_forms_agree(size, limit, monkeypatch):
     general = deployed(photos.clone().requires_grad_())
     assert general.requires_grad
     assert relative_error(fast, general.detach()) < 1e-12
+
+
+class Operators(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_fast_forms_run_where_they_may(gradient):
+    """As matrix products, each 1x1 convolution of a small input takes half the time; with gradients they take more."""
+    deployed = deploy(randomised(TINY))
+    pointwise = sum(isinstance(module, layers.Pointwise) for module in deployed.modules())
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in deployed.modules())
+    photos = images(2, 64, 64).requires_grad_(gradient)
+    with Operators() as ran:
+        deployed(photos)
+    assert ran.names["addmm"] == 1 + (0 if gradient else pointwise)  # one is the classifier
+    assert ran.names["convolution"] == convolutions - (0 if gradient else pointwise)
+    assert ran.names["maximum"] == (0 if gradient else 2)
+    assert ran.names["max_pool2d_with_indices"] == (1 if gradient else 0)
 
 
 def test_gradients_of_the_images():

@@ -282,6 +282,13 @@ def test_the_parts_of_a_tiff_are_counted(change: dict[int, int | tuple[int, ...]
             open_photo(data)
 
 
+def test_the_last_strip_of_a_tiff_may_be_short_and_lie_first() -> None:
+    """It ends where the next begins; of rows that it does not hold, nothing overlaps."""
+    data = tiff_of({**GREY, 278: 12, 273: (248, 728, 8), 279: (480, 480, 240)}, b"\2" * 240 + b"\1" * 960)
+    image = open_photo(data)
+    assert [image.getpixel((5, row))[0] for row in (0, 23, 24, 29)] == [1, 1, 2, 2]
+
+
 def test_tiles_of_a_tiff_far_larger_than_its_picture_are_refused() -> None:
     tags = {key: value for key, value in GREY.items() if key not in (273, 278, 279)}
     tiles = {322: 4096, 323: 4096, 324: tuple(range(8, 108)), 325: (1,) * 100, 256: 1, 257: 409_600, 259: 8}
