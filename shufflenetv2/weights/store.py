@@ -19,7 +19,7 @@ import torch.hub
 
 from ..errors import CacheError, DownloadError, IntegrityError
 from ..files import TEMPORARY, NotRegularError, read_regular, whole_file
-from ..package import BUNDLED, logger, offline
+from ..package import BUNDLED, logger, offline, require
 from .manifest import Entry
 
 STALE_SECONDS = 24 * 60 * 60.0  # a temporary file of ours that is older was left by a killed process
@@ -125,6 +125,7 @@ def _obtain(entry: Entry, progress: bool) -> tuple[bytes, CacheError | None]:
         case Action.FETCH:
             pass
 
+    require("fetching weights", "requests>=2.33")
     from .download import download  # imports requests, which a cached file does without
 
     try:
