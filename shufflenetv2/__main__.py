@@ -123,7 +123,7 @@ def _run(argv: list[str]) -> int:
     if "" in argv:
         parser.error("an argument is empty; is a variable of the shell not set?")
     if argv[:1] == ["help"]:
-        argv = [*argv[1:], "--help"]
+        argv = [*(each for each in argv[1:] if each != "help"), "--help"]
     asked = next((argument for argument in argv if not argument.startswith("-")), None)
     for name, purpose in COMMANDS.items():
         command = commands.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")

@@ -19,10 +19,10 @@ from .naming import Weights as Weights
 from .naming import arch_by_width, labelled
 from .naming import is_path as is_path
 from .naming import spelled as spelled
-from .network.adapt import adapt_head, adapt_input, count
+from .network.adapt import adapt_head, adapt_input
 from .network.formats.table import format_of, whole_of
 from .network.model import SPECS, ShuffleNetV2, spec_of
-from .package import logger
+from .package import count, logger
 from .weights.checkpoint import Checkpoint, load, parse_checkpoint, read_checkpoint
 from .weights.manifest import Entry, default_entry, find_entry, matching, read_categories
 from .weights.store import fetch
@@ -218,8 +218,9 @@ def build(
     Raises:
         CheckpointError: the weights are for the other stem.
     """
-    num_classes = count("num_classes", num_classes, 0, MAX_CLASSES, weights.num_classes if weights else 1000)
-    in_channels = count("in_channels", in_channels, 1, MAX_CHANNELS, weights.in_channels if weights else 3)
+    usual = (weights.num_classes, weights.in_channels) if weights else (1000, 3)
+    num_classes = count("num_classes", usual[0] if num_classes is None else num_classes, 0, MAX_CLASSES)
+    in_channels = count("in_channels", usual[1] if in_channels is None else in_channels, 1, MAX_CHANNELS)
     if type(deploy) is not bool:
         raise TypeError(f"deploy is True or False, got {deploy!r:.80}")
     spec = spec_of(arch, _stem(weights, small_stem))

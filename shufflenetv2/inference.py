@@ -13,7 +13,7 @@ from .description import BATCH_SIZE
 from .devices import choose_device
 from .errors import ImageError
 from .exporting import device_for, network_of
-from .package import hub_call, made_by_hub
+from .package import count, hub_call, made_by_hub
 from .photos.transform import Photo, PhotoTransform, several
 from .running import Runner
 from .stream import Prediction as Prediction
@@ -50,12 +50,10 @@ class Classifier:
         fast_decode: bool = False,
         min_probability: float = 0.0,
     ) -> None:
-        if type(top) is not int or top < 1:
-            raise ValueError(f"top must be an integer of at least 1, got {top!r:.80}")
         if type(min_probability) not in (int, float) or not 0 <= min_probability <= 1:
             raise ValueError(f"min_probability must be from 0 to 1, got {min_probability!r:.80}")
         self.weights = weights
-        self.top = top
+        self.top = count("top", top, 1)
         self.min_probability = min_probability
         self.device = choose_device(device_for(weights, runtime, device))
         self.deploy = deploy
@@ -140,9 +138,8 @@ class Classifier:
             ValueError: a number is below 1, or the network has no last layer whose input could be given.
             CheckpointError: the network answers with NaN or infinity.
         """
-        for name, value in (("batch_size", batch_size), ("workers", 1 if workers is None else workers)):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r:.80}")
+        batch_size = count("batch_size", batch_size, 1)
+        workers = None if workers is None else count("workers", workers, 1)
         elements = several(photos.unbind() if isinstance(photos, Tensor) and photos.dim() == 4 else photos)
         if elements is None:
             raise TypeError("stream takes an iterable of photos; for one, call the classifier itself")

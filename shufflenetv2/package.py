@@ -7,6 +7,7 @@ import difflib
 import importlib.metadata
 import importlib.util
 import logging
+import operator
 import os
 import re
 import sys
@@ -62,6 +63,24 @@ def guess(text: str, names: Iterable[str]) -> str:
     """``; did you mean 'NAME'?``, or nothing where no name is like ``text``."""
     near = difflib.get_close_matches(text.lower(), names, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def count(name: str, value: Any, least: int, most: int = 10**12) -> int:
+    """``value``, a count that a user gave: any whole number will do, NumPy's too.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is below ``least`` or above ``most``.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name} is a whole number, got {value!r:.80} (a {type(value).__name__})")
+    if not least <= number <= most:
+        raise ValueError(f"{name} must be from {least} to {most:,}, got {number}")
+    return number
 
 
 def missing(requirements: Iterable[str]) -> list[str]:

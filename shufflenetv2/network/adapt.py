@@ -34,13 +34,3 @@ def adapt_head(model: ShuffleNetV2, num_classes: int) -> None:
     model.fc = nn.Linear(model.spec.head_channels, num_classes) if num_classes else nn.Identity()
     logger.info("the classifier of %d classes was replaced by a new one of %d", model.num_classes, num_classes)
     model.num_classes = num_classes
-
-
-def count(name: str, value: object, least: int, most: int, default: int) -> int:
-    if value is None:
-        return default
-    if type(value) is not int:
-        raise TypeError(f"{name} is a whole number, got {value!r:.80} (a {type(value).__name__})")
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be from {least} to {most:,}, got {value}")
-    return value

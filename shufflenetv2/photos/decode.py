@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ImageError
 from ..files import shown
-from ..package import limit, require
+from ..package import count, limit, require
 
 try:
     from PIL import Image as Image  # the neighbours import it from here, where its absence is explained
@@ -44,9 +44,7 @@ def pixel_limit(max_pixels: int | None = None, default: int = MAX_PIXELS) -> int
     """
     if max_pixels is None:
         return int(limit("SHUFFLENETV2_MAX_PIXELS", default))
-    if type(max_pixels) is not int or max_pixels < 1:
-        raise ValueError(f"max_pixels must be a whole number above 0, got {max_pixels!r:.80}")
-    return max_pixels
+    return count("max_pixels", max_pixels, 1)
 
 
 def open_photo(

@@ -63,11 +63,16 @@ def test_a_batch_of_tensors_is_several_photos_and_a_path_is_none(classifier: Cla
     assert len(list(classifier.stream(batch))) == 5
     with pytest.raises(TypeError, match=r"^stream takes an iterable of photos; for one, call the classifier itself$"):
         classifier.stream(str(CAT))
-    for wrong in (0, -1, 2.0, True):
-        with pytest.raises(ValueError, match=r"^batch_size must be an integer of at least 1, got"):
-            classifier.stream([CAT], batch_size=wrong)  # type: ignore[arg-type]  # the point of the test
-        with pytest.raises(ValueError, match=r"^workers must be an integer of at least 1, got"):
-            classifier.stream([CAT], workers=wrong)  # type: ignore[arg-type]
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=r"^batch_size must be from 1 to [\d,]+, got"):
+            classifier.stream([CAT], batch_size=wrong)
+        with pytest.raises(ValueError, match=r"^workers must be from 1 to"):
+            classifier.stream([CAT], workers=wrong)
+    for kind in (2.0, True, "2"):
+        with pytest.raises(TypeError, match=r"^batch_size is a whole number, got"):
+            classifier.stream([CAT], batch_size=kind)  # type: ignore[arg-type]  # the point of the test
+        with pytest.raises(TypeError, match=r"^workers is a whole number, got"):
+            classifier.stream([CAT], workers=kind)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^photos\[1\] is a NoneType"):
         list(classifier.stream([CAT, None]))  # type: ignore[list-item]
     assert list(classifier.stream([])) == []

@@ -318,9 +318,12 @@ def test_home_directories_are_expanded(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_settings_of_a_transform_are_checked_and_kept() -> None:
-    for wrong in (0, -1, 1.5, True, "many"):
-        with pytest.raises(ValueError, match=r"^max_pixels must be a whole number above 0, got "):
-            PhotoTransform(STANDARD, max_pixels=wrong)  # type: ignore[arg-type]  # the point of the test
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=r"^max_pixels must be from 1 to [\d,]+, got "):
+            PhotoTransform(STANDARD, max_pixels=wrong)
+    for kind in (1.5, True, "many"):
+        with pytest.raises(TypeError, match=r"^max_pixels is a whole number, got "):
+            PhotoTransform(STANDARD, max_pixels=kind)  # type: ignore[arg-type]  # the point of the test
     transform = PhotoTransform(STANDARD, max_pixels=1000, upright=False)
     for each in (transform, pickle.loads(pickle.dumps(transform)), copy.deepcopy(transform)):
         assert (each.max_pixels, each.upright) == (1000, False)
