@@ -112,8 +112,8 @@ def _program(path: Path, device: torch.device) -> Teacher | None:
 def _described(weights: Weights, categories: Sequence[str], preprocess: Preprocess, device: torch.device) -> Teacher:
     if sorted(weights.labels) != sorted(categories):
         raise TrainingError(
-            f"--teacher {weights.title} knows {len(weights.labels)} classes ({', '.join(weights.labels)[:80]}), and the "
-            f"photos have {len(categories)} ({', '.join(categories)[:80]}); they must be the same"
+            f"--teacher {weights.title} knows {len(weights.labels)} classes ({', '.join(weights.labels)[:80]}), and "
+            f"the photos have {len(categories)} ({', '.join(categories)[:80]}); they must be the same"
         )
     model = weights.exported or build(weights.arch, weights).to(device)
     order = torch.tensor([weights.labels.index(each) for each in categories], device=device)
