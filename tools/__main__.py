@@ -42,6 +42,13 @@ def measure(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def folder(arguments: argparse.Namespace) -> int:
+    from .folder import measure_folder
+
+    measure_folder(arguments.photos)
+    return 0
+
+
 def cost(arguments: argparse.Namespace) -> int:
     from .cost import cost
 
@@ -130,6 +137,10 @@ def make_parser() -> argparse.ArgumentParser:
         add(function, text).add_argument("paths", nargs="*", metavar="PATH", help="these alone (default: everything)")
     command = add(measure, "measure docs/benchmark.json anew: twenty minutes on a machine that does nothing else")
     command.add_argument("--gpu", action="store_true", help="docs/benchmark-gpu.json instead: eight minutes on a GPU")
+    command = add(
+        folder, "print how many photos of a folder each way of `classify` does, and what fast decoding changes"
+    )
+    command.add_argument("--photos", type=int, default=1000, help="how many, of about 500x375")
     add(cost, "print what hashing and checking add to a cached load").add_argument("--rounds", type=int, default=15)
     add(faults, "print docs/faults.md as the tests make it")
     command = add(bundle, "add a checkpoint to weights.json: with it in the package in half precision, or with --url")

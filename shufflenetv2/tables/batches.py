@@ -53,8 +53,7 @@ class BatchClassifier:
         """Classify one batch.
 
         Args:
-            batch: ``bytes`` (N,), what the files hold, or ``path`` (N,), paths or https addresses, or both; ``photo``
-                (N,) is what to call them, else their paths are.
+            batch: ``bytes`` (N,), what files hold, or ``path`` (N,), paths or addresses; ``photo`` (N,) names them.
 
         Returns:
             Arrays (N,) of objects: the columns of a table, in its order (docs/many-photos.md lists them). A photo that

@@ -9,21 +9,12 @@ from ..naming import Weights
 from ..stream import Result
 
 STANDARD_INPUT = "-"
-COLUMNS = {  # name: type of its values; each may be None but photo and weights
-    "photo": str,
-    "label": str,
-    "index": int,
-    "probability": float,
-    "top_labels": list[str],
-    "top_indices": list[int],
-    "top_probabilities": list[float],
-    "error": str,
-    "width": int,
-    "height": int,
-    "weights": str,
-    "weights_sha256": str,
-}
-FEATURES = "features"  # a further column: list[float] of one length
+COLUMNS = {  # of each value but photo and weights there may be none
+    "photo": "text", "label": "text", "index": "int", "probability": "float",
+    "top_labels": "texts", "top_indices": "ints", "top_probabilities": "floats",
+    "error": "text", "width": "int", "height": "int", "weights": "text", "weights_sha256": "text",
+}  # fmt: skip
+FEATURES = "features"  # a further column: floats of one length
 
 Row = Mapping[str, Any]
 
@@ -53,20 +44,11 @@ def to_row(result: Result, name: str, weights: Weights, features: bool = False) 
     """One photo, under the names of ``COLUMNS``, and with ``features`` of ``FEATURES``."""
     first = result.predictions[0] if result.predictions else None
     width, height = result.size or (None, None)
-    row = {
-        "photo": name,
-        "label": first and first.label,
-        "index": first and first.index,
-        "probability": first and first.probability,
-        "top_labels": [each.label for each in result.predictions],
-        "top_indices": [each.index for each in result.predictions],
-        "top_probabilities": [each.probability for each in result.predictions],
-        "error": str(result.error) if result.error else None,
-        "width": width,
-        "height": height,
-        "weights": weights.title,
-        "weights_sha256": weights.sha256,
-    }
+    tops = [[each[field] for each in result.predictions] for field in (0, 2, 1)]
+    best = (first.label, first.index, first.probability) if first else (None,) * 3
+    error = str(result.error) if result.error else None
+    values = (name, *best, *tops, error, width, height, weights.title, weights.sha256)
+    row: dict[str, Any] = dict(zip(COLUMNS, values, strict=True))
     if features:
         row[FEATURES] = None if result.features is None else result.features.tolist()
     return row

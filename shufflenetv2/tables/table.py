@@ -1,13 +1,14 @@
 """A table that appears whole or not at all, and survives whatever ends the process that writes it.
 
-While it grows it is parts in ``TABLE.parts/``: each is written whole, named by its number and the sha256 of its bytes,
-and holds whole batches, so that a run that goes on computes the same batches, and the same bits, as one that was never
-interrupted. ``about.json`` there says what the rows were made with. While the folder is held, a second run is told so.
+While it grows it is parts of JSON lines in ``TABLE.parts/``. Each is written whole, named by its number and the sha256
+of its bytes, and holds whole batches, so that a run that goes on computes the same batches, and the same bits, as one
+that was never interrupted. ``about.json`` there says what the rows were made with; the folder is held against others.
 """
 
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 from ..description import BATCH_SIZE
 from ..errors import ShuffleNetError, TableError
 from ..files import flush_directory, held, shown, whole_file, write_whole
-from .formats import ROW_GROUP, form_of
+from .formats import ROW_GROUP, writer_of
 from .rows import Row
 
 Photo = TypeVar("Photo")
@@ -38,12 +39,10 @@ class Table:
         description: what the file's metadata says besides, where it has any.
         features: the length of the column of features, or 0.
         batch_size: rows are written in multiples of it.
-        resume: go on with what a run left that was interrupted.
-        overwrite: begin anew, whatever is there.
+        resume, overwrite: go on with what a run left that was interrupted; begin anew, whatever is there.
 
     Raises:
-        TableError: there is a table, or a part of one, or another run writes it, or it was made with something else; or
-            it cannot be written.
+        TableError: it is there, unfinished, being written, made with something else, or cannot be written.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Table:
     ) -> None:
         self.path = path
         self.folder = path.with_name(f"{path.name}.parts")
-        self.form = form_of(path)
+        self.write = writer_of(path)
         self.about = json.loads(json.dumps(about))  # as it will be read back
         self.description = description or {}
         self.features = features
@@ -82,9 +81,7 @@ class Table:
             self.folder.mkdir(exist_ok=True)
             with ExitStack() as lock:
                 if not lock.enter_context(held(self.folder)):
-                    raise TableError(
-                        f"another run is writing {shown(self.path)}; wait for its end, or name another table"
-                    )
+                    raise TableError(f"another run is writing {shown(self.path)}; wait for its end")
                 self._begin(begun)
                 self._lock = lock.pop_all()
         return self
@@ -108,11 +105,11 @@ class Table:
     def _check_finished(self) -> None:
         if not self.resume:
             raise TableError(f"{shown(self.path)} exists; --overwrite replaces it")
-        found, wanted = self.form.weights(self.path), self.about["weights_sha256"]
-        if found not in (None, wanted):
-            raise TableError(
-                f"{shown(self.path)} is complete, by weights of sha256 {found}, not {wanted}; --overwrite replaces it"
-            )
+        with open(self.path, "rb") as file:  # the first row, or the metadata at the end of a Parquet file, says it
+            file.seek(-min(self.path.stat().st_size, 1 << 20), os.SEEK_END)
+            said = re.findall(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", file.read())
+        if said and self.about["weights_sha256"].encode() not in said:
+            raise TableError(f"{shown(self.path)} is complete, by other weights; --overwrite replaces it")
         self.complete = True
 
     def _compare(self, before: dict[str, Any]) -> None:
@@ -128,16 +125,11 @@ class Table:
         """Those up to the first that is damaged; the rest is done again, so that the rows keep their order."""
         good: list[Path] = []
         for number, part in enumerate(sorted(self.folder.glob("[0-9]*"))):
-            with open(part, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if len(good) == number and part.name == self._part_name(number, digest):
+            if len(good) == number and part.name == _name(number, part.read_bytes()):
                 good.append(part)
             else:
                 part.unlink()
         return good
-
-    def _part_name(self, number: int, digest: str) -> str:
-        return f"{number:08}-{digest[:16]}{self.path.suffix}"
 
     def missing(self, photos: Iterable[Photo], name: Callable[[Photo], str]) -> Iterator[Photo]:
         """Those of the ``photos`` that have no row yet, each once. What was seen is kept on disk, not in memory."""
@@ -145,10 +137,8 @@ class Table:
         try:
             names.execute("PRAGMA journal_mode=OFF")
             names.execute("CREATE TABLE seen (photo BLOB PRIMARY KEY, again INTEGER) WITHOUT ROWID")
-            for part in self._parts:
-                names.executemany(
-                    "INSERT OR IGNORE INTO seen VALUES (?, 0)", ((photo.encode(),) for photo in self.form.photos(part))
-                )
+            done = (json.JSONDecoder().raw_decode(line, len('{"photo": '))[0] for line in _lines(self._parts))
+            names.executemany("INSERT OR IGNORE INTO seen VALUES (?, 0)", ((photo.encode(),) for photo in done))
             for photo in photos:
                 key = (name(photo).encode(),)
                 if names.execute("INSERT OR IGNORE INTO seen VALUES (?, 1)", key).rowcount:
@@ -167,29 +157,18 @@ class Table:
 
     def _write(self, count: int) -> None:
         rows, self._rows = self._rows[:count], self._rows[count:]
-        if not rows:
-            return
-        number = len(self._parts)
-        named: list[Path] = []
-
-        def take_place(temporary: Path, _: Path) -> None:
-            with open(temporary, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            named.append(self.folder / self._part_name(number, digest))
-            os.replace(temporary, named[0])
-
-        told = self._told(f"cannot go on; --resume will, with the rows in {shown(self.folder)}")
-        with told, whole_file(self.folder / "part", self.path.suffix, take_place) as temporary:
-            self.form.write(temporary, rows, self.features)
-        self._parts += named
-        self._written = time.monotonic()
+        if rows:
+            data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+            part = self.folder / _name(len(self._parts), data)
+            with self._told(f"cannot go on; --resume will, with the rows in {shown(self.folder)}"):
+                write_whole(part, data)
+            self._parts.append(part)
+            self._written = time.monotonic()
 
     def finish(self) -> None:
         """Join the parts; the table is there whole, and its parts are gone."""
         self._write(len(self._rows))
-        metadata = {
-            f"shufflenetv2.{key}": json.dumps(value) for key, value in {**self.about, **self.description}.items()
-        }
+        said = {f"shufflenetv2.{key}": json.dumps(value) for key, value in {**self.about, **self.description}.items()}
 
         def take_place(temporary: Path, _: Path) -> None:
             os.replace(temporary, self.path)
@@ -197,8 +176,8 @@ class Table:
 
         with self._told(f"cannot be written; --resume will, with the rows in {shown(self.folder)}"):
             # The temporary file is among the parts, so that nothing else lies about if this process is killed.
-            with whole_file(self.folder / "table", self.path.suffix, take_place) as temporary:
-                self.form.join(temporary, self._parts, self.features, metadata)
+            with whole_file(self.folder / "table", replace=take_place) as temporary:
+                self.write(temporary, map(json.loads, _lines(self._parts)), self.features, said)
             self.complete = True
             self._lock.close()
             past = self.folder.with_name(f".{self.folder.name}.{secrets.token_hex(16)}")
@@ -226,3 +205,13 @@ class Table:
             if isinstance(error, ShuffleNetError):
                 raise
             raise TableError(f"{shown(self.path)} {what} ({error.strerror or error})") from error
+
+
+def _name(number: int, data: bytes) -> str:
+    return f"{number:08}-{hashlib.sha256(data).hexdigest()[:16]}"
+
+
+def _lines(parts: Iterable[Path]) -> Iterator[str]:
+    for part in parts:
+        with open(part, encoding="ascii") as file:
+            yield from file

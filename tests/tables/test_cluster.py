@@ -56,6 +56,7 @@ def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[s
 @pytest.fixture(autouse=True)
 def _workers_find_the_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # its 15 would starve beside other tests
     yield
     ray.shutdown()
 
