@@ -17,37 +17,32 @@ from .batches import BatchClassifier
 from .rows import photo_name, photo_path
 
 LOCAL = "local"  # a Ray of our own, on this machine
-SECONDS = 25  # for a cluster to answer
+SECONDS = 22  # for a cluster to answer
 BATCHES_A_BLOCK = 16  # a block is what an actor is given, and what is done again if its node dies
 
 
 def classify_on(
     address: str, photos: Iterable[Any], *, batch_size: int, actors: int | None = None, **options: Any
 ) -> Iterator[dict[str, Any]]:
-    """A row of a table for each photo, in order.
+    """A row of a table for each photo, in order; ``options`` are those of ``BatchClassifier``.
 
     Args:
         address: of a cluster, as ``ray.init`` takes it, or ``LOCAL``.
         photos: paths that every node can read, https addresses, or what ``find_remote`` found.
-        batch_size: photos computed at once.
         actors: processes that compute, each with the weights in memory; ``None`` is one a GPU, or one a core.
-        options: of ``BatchClassifier``.
 
     Raises:
-        ImportError: Ray is not installed; the message has the pip line.
-        ConnectionError: no cluster answers at ``address``.
+        ImportError, ConnectionError: Ray is not installed, or no cluster answers.
     """
     require("--ray", "ray[data]>=2.40", "pyarrow>=18")
-    import ray
     import ray.data
 
     connect(address)
     try:
         ray.data.DataContext.get_current().execution_options.preserve_order = True
         resources: dict[str, float] = ray.cluster_resources()
-        gpus = 0 if options.get("device") == "cpu" else int(resources.get("GPU", 0))
-        for names, found in datasets(photos, batch_size):
-            named = iter(names)
+        gpus = int(resources.get("GPU", 0)) if options.get("device") != "cpu" else 0
+        for named, found in datasets(photos, batch_size):
             answers = found.map_batches(
                 BatchClassifier,
                 fn_constructor_kwargs={**options, "batch_size": batch_size},
@@ -56,9 +51,16 @@ def classify_on(
                 num_gpus=1 if gpus else None,
             )
             for block in answers.iter_batches(batch_size=None, batch_format="pyarrow"):
-                yield from ({**row, "photo": next(named)} for row in block.to_pylist())
+                yield from (as_given(row, next(named)) for row in block.to_pylist())
     finally:
         ray.shutdown()
+
+
+def as_given(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """The row as the plain way has it: actors are given absolute paths, which their errors name."""
+    path = photo_path(name)
+    error = row["error"] and row["error"].replace(shown(os.path.abspath(path)), shown(path), 1)
+    return {**row, "photo": name, "error": error}
 
 
 def connect(address: str) -> None:
@@ -86,26 +88,20 @@ def is_remote(photo: Any) -> bool:
 
 
 def find_remote(source: str) -> Iterator[str]:
-    """The photos in a folder of a file system that pyarrow reads, such as ``s3://``, sorted; or the one photo.
-
-    Raises:
-        DatasetError: there is none.
-    """
+    """The photos in a folder of a file system that pyarrow reads, such as ``s3://``, sorted; or the one photo."""
     from pyarrow import fs
 
     system, top = fs.FileSystem.from_uri(source)
-    found = system.get_file_info(top)
-    if found.type == fs.FileType.Directory:
-        files = system.get_file_info(fs.FileSelector(top, recursive=True))
-        paths = sorted(each.path for each in files if each.is_file and each.path.lower().endswith(suffixes()))
-    else:
-        paths = [top] if found.type == fs.FileType.File else []
+    paths = [top] if system.get_file_info(top).is_file else []
+    if not paths:
+        found = system.get_file_info(fs.FileSelector(top, recursive=True, allow_not_found=True))
+        paths = sorted(each.path for each in found if each.is_file and each.path.lower().endswith(suffixes()))
     if not paths:
         raise DatasetError(f"{shown(source)} holds no photo ({', '.join(suffixes())})")
     return (source.rstrip("/") + path.removeprefix(top.rstrip("/")) for path in paths)
 
 
-def datasets(photos: Iterable[Any], batch_size: int) -> Iterator[tuple[list[str], Any]]:
+def datasets(photos: Iterable[Any], batch_size: int) -> Iterator[tuple[Iterator[str], Any]]:
     """What Ray is to work through, with the photos' names: in the order of ``photos``, in blocks of whole batches."""
     import pyarrow
     import ray.data
@@ -114,9 +110,10 @@ def datasets(photos: Iterable[Any], batch_size: int) -> Iterator[tuple[list[str]
     for remote, group in groupby(photos, is_remote):
         names = [photo_name(each) for each in group]
         if remote:
-            blocks = max(1, len(names) // step)
-            yield names, ray.data.read_binary_files(names, include_paths=True, override_num_blocks=blocks)
+            count = max(1, len(names) // step)
+            yield iter(names), ray.data.read_binary_files(names, include_paths=True, override_num_blocks=count)
         else:
             paths = [name if is_url(name) else photo_name(os.path.abspath(photo_path(name))) for name in names]
             table = pyarrow.table({"photo": names, "path": paths})
-            yield names, ray.data.from_arrow([table[start : start + step] for start in range(0, len(names), step)])
+            blocks = [table[start : start + step] for start in range(0, len(names), step)]
+            yield iter(names), ray.data.from_arrow(blocks)

@@ -32,12 +32,16 @@ def photo_name(photo: Any) -> str:
         name.encode()
     except UnicodeEncodeError:
         return f"file:{quote_from_bytes(os.fsencode(name))}"
-    return f"file:{quote_from_bytes(name.encode())}" if name.startswith("file:") else name
+    return f"file:{quote_from_bytes(name.encode())}" if _is_written(name) else name
 
 
 def photo_path(name: str) -> str:
     """The path or address of which ``photo_name`` made ``name``."""
-    return os.fsdecode(unquote_to_bytes(name[5:])) if name.startswith("file:") else name
+    return os.fsdecode(unquote_to_bytes(name[5:])) if _is_written(name) else name
+
+
+def _is_written(name: str) -> bool:
+    return name.startswith("file:") and not name.startswith("file://")  # an address is one already
 
 
 def to_row(result: Result, name: str, weights: Weights, features: bool = False) -> dict[str, Any]:
