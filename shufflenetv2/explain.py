@@ -4,10 +4,10 @@ ShuffleNet V2 ends in a mean over positions and a linear layer, so its class act
 https://arxiv.org/abs/1512.04150) is no approximation: the logit is the mean of the map, plus the label's bias.
 """
 
+import copy
 import ctypes
 import io
 import math
-import threading
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
@@ -162,26 +162,28 @@ def last_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, nn.
     Raises:
         ValueError: the network does not end in conv5, a mean and a linear layer; of an exported file nothing is known.
     """
-    last = getattr(model, "fc", None)
-    head = getattr(model, "activation" if isinstance(model, DeployedShuffleNetV2) else "conv5", None)
-    if not isinstance(last, nn.Linear) or not isinstance(head, nn.Module):
-        raise ValueError(
-            "only a network of PyTorch that ends in conv5, a mean and a linear layer, fc, can be explained; this "
-            f"{type(model).__name__} does not (of an exported file, take the weights that it was made from)"
-        )
-    given: list[Tensor] = []
-    thread = threading.get_ident()  # others may use the network meanwhile
+    last, name = getattr(model, "fc", None), "activation" if isinstance(model, DeployedShuffleNetV2) else "conv5"
+    head, recorder = getattr(model, name, None), Recorder()
+    if isinstance(last, nn.Linear) and isinstance(head, nn.Module):
+        own = copy.copy(model)  # which shares the weights: other threads may be computing with the model itself
+        own._modules = {**model._modules, name: nn.Sequential(head, recorder)}
+        logits = own(images.to(last.weight.device, last.weight.dtype))
+        if recorder.features is not None:
+            return recorder.features, logits, last
+    raise ValueError(
+        "only a network of PyTorch that ends in conv5, a mean and a linear layer, fc, can be explained; this "
+        f"{type(model).__name__} does not (of an exported file, take the weights that it was made from)"
+    )
 
-    def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
-        if threading.get_ident() == thread:
-            given.append(output.clone())
 
-    handle = head.register_forward_hook(keep)
-    try:
-        logits = model(images.to(last.weight.device, last.weight.dtype))
-    finally:
-        handle.remove()
-    return given[-1], logits, last
+class Recorder(nn.Module):
+    """Keeps what passes through it."""
+
+    features: Tensor | None = None
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.features = features
+        return features
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from support.networks import randomise
-from support.processes import ROOT
+from support.processes import ROOT, run_python
 from torch import nn
 
 from shufflenetv2.builder import resolve
@@ -90,9 +90,21 @@ def test_a_network_that_ends_otherwise_is_refused() -> None:
     features, logits, last = last_features(model, images)
     with pytest.raises(ValueError, match="is not the logit"):
         contributions(features, last, 0, float(logits[0, 0]) + 1e-6)
+    with pytest.raises(ValueError, match="ends in conv5, a mean and a linear layer"):
+        last_features(torch.jit.trace(model, images), images)
     model.fc = nn.Sequential(nn.Linear(1024, 11))
     with pytest.raises(ValueError, match="ends in conv5, a mean and a linear layer"):
         last_features(model, images)
+
+
+def test_threads_do_not_mix_their_photos(classifier: Classifier) -> None:
+    photos = [CAT, ROOT / "images/coffee.jpg"] * 8
+    alone = {photo: classifier.explain(photo).logit for photo in set(photos)}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda photo: (classifier(photo), classifier.explain(photo))[1], photos))
+    assert [each.logit for each in answers] == [alone[photo] for photo in photos]
+    for each in answers:
+        assert float(each.map.mean()) + each.bias == pytest.approx(each.logit, abs=1e-5)
 
 
 def test_what_an_explanation_holds(classifier: Classifier) -> None:
@@ -256,3 +268,16 @@ def test_threads_that_share_a_classifier_do_not_see_each_others_features(classif
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(200)))
+
+
+def test_who_does_not_ask_waits_for_none_of_it() -> None:
+    code = """
+import sys, torch
+classify = torch.hub.load('.', 'classifier', source='local', weights='cifar10')
+classify('images/cat.jpg')
+late = ('explain', 'overlays', 'judging', 'report', 'figures')
+print([name for name in sys.modules if name.split('.')[-1] in late and 'shufflenetv2' in name])
+print([name for name in ('matplotlib', 'sklearn', 'scipy', 'jinja2') if name in sys.modules])
+print(classify.explain('images/cat.jpg').label)
+"""
+    assert run_python(code).stdout.split("\n")[:3] == ["[]", "[]", "cat"]

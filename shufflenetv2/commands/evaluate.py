@@ -135,6 +135,7 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
         raise ValueError("--against, --report and --calibrate work in one process; start it without torchrun")
     if arguments.report:
         report.check_packages()  # before anything is computed
+        arguments.report.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"device": arguments.device, "max_pixels": arguments.max_pixels}
     own = {"runtime": arguments.runtime, "precision": arguments.precision, "deploy": not arguments.plain}
     first = Classifier(source, **own, **settings)
@@ -142,6 +143,8 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
     more: dict[str, Any] = {}
     if arguments.calibrate:
         source.read(False)  # an exported file has no tensors to copy, and says so
+        if arguments.output.is_dir() or not arguments.output.absolute().parent.is_dir():
+            raise ValueError(f"--output {shown(arguments.output)} must be a file, in a folder that there is")
     start = time.perf_counter()
     answers.append(_asked(arguments, first, photos))
     seconds = time.perf_counter() - start
