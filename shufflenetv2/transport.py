@@ -82,7 +82,14 @@ def cleaned(text: str) -> str:
 
 
 def receive(
-    url: str, limit: int, *, plain_http: bool, patience: float, deadline: float, on_bytes: Callable[[int], None]
+    url: str,
+    limit: int,
+    *,
+    plain_http: bool,
+    patience: float,
+    deadline: float,
+    on_bytes: Callable[[int], None],
+    given_up: Callable[[], bool] = lambda: False,
 ) -> Reply:
     """GET ``url``.
 
@@ -93,6 +100,7 @@ def receive(
         patience: seconds without progress (a reply, a part of the body) after which to give up.
         deadline: ``time.monotonic()`` value at which to give up in any case.
         on_bytes: called in this thread with the number of bytes received so far.
+        given_up: asked several times a second whether anyone still waits for it.
 
     Raises:
         TimeoutError: no progress, or the deadline is over.
@@ -106,6 +114,8 @@ def receive(
             if transfer.progress != seen:
                 seen, moved = transfer.progress, now
                 on_bytes(seen[1])
+            if given_up():
+                raise TimeoutError("nobody waits for it any more")
             if now >= deadline or now - moved >= patience:
                 reason = "the time for all attempts is over" if now >= deadline else f"no progress for {patience:g} s"
                 raise TimeoutError(f"{reason} ({f'{seen[1]} bytes received' if seen[0] else 'no reply yet'})")

@@ -76,7 +76,7 @@ def compared(ways: list[Way], photos: list[Path]) -> dict[str, object]:
     report: dict[str, object] = {}
     for way in ways:
         ours, theirs = context.Pipe()
-        context.Process(target=serve, args=(theirs, way, photos), daemon=True).start()
+        context.Process(target=serve, args=(theirs, way, photos)).start()  # no daemon: the loader has children
         answer = ours.recv()
         if answer == "ready":
             running[way.name] = ours

@@ -5,6 +5,7 @@ there are; their iterable is asked for the next one in the caller's thread, and 
 """
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import TypeVar
 
 from ..description import BATCH_SIZE
 from ..errors import ImageError
+from . import url
 
 Source = TypeVar("Source")
 Ready = TypeVar("Ready")
@@ -35,7 +37,10 @@ def read_ahead(
     Yields:
         Each photo with what ``prepare`` made of it, or with the ``ImageError`` that it raised.
     """
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="photos")
+    closed = threading.Event()
+    pool = ThreadPoolExecutor(
+        workers or os.cpu_count() or 1, "photos", initializer=setattr, initargs=(url.reader, "given_up", closed.is_set)
+    )
     upcoming = iter(photos)
     pending: deque[tuple[Source, Future[Ready | ImageError]]] = deque()
 
@@ -57,4 +62,5 @@ def read_ahead(
             del batch  # its futures hold what they gave
             yield results
     finally:
+        closed.set()
         pool.shutdown(wait=False, cancel_futures=True)

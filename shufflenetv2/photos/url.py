@@ -1,6 +1,7 @@
 """Photos by address: one bounded fetch over https, of which the rest of the package sees bytes or an ``ImageError``."""
 
 import re
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -10,6 +11,8 @@ from ..package import limit, offline, require
 
 SECONDS = 30.0  # for all of a photo, unless SHUFFLENETV2_TIMEOUT says otherwise
 PATIENCE = 10.0  # seconds without a reply or a further byte
+
+reader = threading.local()  # its ``given_up``, where a thread has one, says whether what it reads is of no use any more
 
 _UNCLEAR = re.compile(r"[^/]*[?#][^/]*@")  # a password with such a character, or a query with an @
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -59,6 +62,7 @@ def fetch_photo(url: str, allowed: int) -> bytes:
             patience=min(PATIENCE, seconds),
             deadline=time.monotonic() + seconds,
             on_bytes=lambda received: None,
+            given_up=getattr(reader, "given_up", lambda: False),
         )
     except TimeoutError as error:
         raise ImageError(f"{name} could not be fetched: {error}; SHUFFLENETV2_TIMEOUT sets the seconds") from error

@@ -1,6 +1,7 @@
 """The stream: any number of photos, in order, in bounded memory, and an end of its threads whatever ends it."""
 
 import itertools
+import socket
 import threading
 import time
 import weakref
@@ -152,7 +153,21 @@ def interrupt(classifier: Classifier) -> None:
         list(classifier.stream(interrupted()))
 
 
-@pytest.mark.parametrize("end", [leave, fail, interrupt])
+def abandon_a_download(classifier: Classifier) -> None:
+    """Of a server that takes the connection and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = f"https://127.0.0.1:{listener.getsockname()[1]}/x.jpg"
+        stream: Any = classifier.stream(
+            itertools.chain(pictures(4), itertools.repeat(address)), batch_size=4, workers=2
+        )
+        next(stream)
+        time.sleep(0.3)  # by now two threads wait for an answer
+        stream.close()
+
+
+@pytest.mark.parametrize("end", [leave, fail, interrupt, abandon_a_download])
 def test_threads_end_within_a_second(classifier: Classifier, end: Callable[[Classifier], None]) -> None:
     end(classifier)
     assert no_thread_is_left()
