@@ -33,6 +33,7 @@ def save(
     weights: str | os.PathLike[str] | None = None,
     preprocess: Any = None,
     metrics: Metrics | Mapping[str, Any] | None = None,
+    temperature: float | None = None,
 ) -> Path:
     """Write ``model`` to a file that ``classifier``, every ``weights=`` and every command takes by its path.
 
@@ -49,6 +50,8 @@ def save(
             gives, or a mapping of ``resize``, ``crop``, ``interpolation`` (``"bilinear"``), ``mean`` and ``std``.
         metrics: what was measured, if anything: a mapping of ``dataset``, ``acc@1``, ``acc@5`` (percent) and
             ``measured_by``.
+        temperature: by which logits are divided before they become probabilities (``evaluate --calibrate`` fits it);
+            ``None`` is 1, and is refused where the model's own weights came with another.
 
     Returns:
         The file's path.
@@ -74,6 +77,7 @@ def save(
         "small_stem": _has_small_stem(inside),
         "categories": _labels(categories, inside, found.num_classes),
         "preprocess": _preparation(preprocess, weights, inside, arch),
+        "temperature": _temperature(temperature, inside),
         "metrics": to_json(metrics) if isinstance(metrics, Metrics) else metrics and dict(metrics),
     }
     try:
@@ -141,6 +145,18 @@ def _has_small_stem(model: nn.Module) -> bool:
     """No tensor tells it; whether the rest of the stem is so too shows when the networks are compared."""
     strides = [each.stride for each in model.get_submodule("conv1").modules() if isinstance(each, nn.Conv2d)]
     return strides[:1] == [(1, 1)]
+
+
+def _temperature(given: float | None, model: nn.Module) -> float:
+    if given is not None:
+        return given
+    before = getattr(getattr(model, "weights", None), "temperature", 1.0)
+    if before != 1.0 and getattr(model, "categories", None):
+        raise ValueError(
+            f"the weights came with the temperature {before:g}, which was fitted to them: give temperature={before:g} "
+            "if they were not trained since, else temperature=1.0 (evaluate --calibrate fits a new one)"
+        )
+    return 1.0
 
 
 def _labels(categories: Iterable[str] | None, model: nn.Module, count: int) -> list[str]:

@@ -293,6 +293,20 @@ def test_metrics_are_kept(cifar: Any, tmp_path: Path) -> None:
     assert (model.weights.metrics.dataset, model.weights.metrics.acc1) == ("mine", 90.0)
 
 
+def test_a_temperature_is_asked_for(cifar: Any, tmp_path: Path) -> None:
+    first = cifar.save(tmp_path / "first.pth", temperature=2.0)
+    model: Any = shufflenet_v2_x0_5(weights=first)
+    with pytest.raises(ValueError, match=r"give temperature=2 if they were not trained since, else temperature=1.0"):
+        model.save(tmp_path / "second.pth")
+    model.save(tmp_path / "second.pth", temperature=2.0)
+    assert classifier(weights=tmp_path / "second.pth")(CAT) == classifier(weights=first)(CAT)
+    assert classifier(weights=first)(CAT) != classifier(weights="cifar10")(CAT)
+    ants: Any = shufflenet_v2_x0_5(weights=first, num_classes=2)  # a new classifier: nothing was fitted to it
+    ants.save(tmp_path / "ants.pth", categories=["ant", "bee"])
+    with pytest.raises(ValueError, match="temperature"):
+        cifar.save(tmp_path / "third.pth", temperature=0.0)
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
