@@ -29,11 +29,15 @@ if TYPE_CHECKING:
         IntegrityError,
         ManifestError,
         ShuffleNetError,
+        TableError,
         TrainingError,
     )
+    from .explain import Explanation
+    from .inference import Classifier
     from .network.deploy import deploy
     from .network.model import SPECS, ShuffleNetV2, Spec
     from .saving import save
+    from .stream import Prediction, Result
 
 __version__ = "1.0.0"
 
@@ -41,16 +45,21 @@ __all__ = [
     "SPECS",
     "CacheError",
     "CheckpointError",
+    "Classifier",
     "DatasetError",
     "DeviceError",
     "DownloadError",
+    "Explanation",
     "ExportError",
     "ImageError",
     "IntegrityError",
     "ManifestError",
+    "Prediction",
+    "Result",
     "ShuffleNetError",
     "ShuffleNetV2",
     "Spec",
+    "TableError",
     "TrainingError",
     "categories",
     "classifier",
@@ -67,6 +76,9 @@ __all__ = [
 _HOMES = {
     "deploy": ".network.deploy",
     "save": ".saving",
+    "Classifier": ".inference",
+    "Explanation": ".explain",
+    **dict.fromkeys(("Prediction", "Result"), ".stream"),
     **dict.fromkeys(("SPECS", "ShuffleNetV2", "Spec"), ".network.model"),
 }
 

@@ -7,7 +7,15 @@ that carries it out of a DataLoader worker.
 
 
 class ShuffleNetError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Example:
+        >>> try:
+        ...     shufflenetv2.classifier(weights="cifar10")("README.md")
+        ... except shufflenetv2.ShuffleNetError as error:
+        ...     print(type(error).__name__)
+        ImageError
+    """
 
 
 class DownloadError(ShuffleNetError, OSError):

@@ -33,6 +33,13 @@ class Classifier:
         model: the network in eval mode, on ``device``, in ``precision``.
         transform: the ``PhotoTransform`` of the weights, with ``max_pixels``, ``upright`` and ``fast_decode``.
         categories: the labels, in the order of the logits.
+
+    Example:
+        >>> classify = shufflenetv2.classifier(weights="cifar10")
+        >>> [result.predictions[0].label for result in classify.stream(["images/cat.jpg"])]
+        ['cat']
+        >>> classify.probabilities("images/cat.jpg").shape, classify.features("images/cat.jpg").shape
+        (torch.Size([1, 10]), torch.Size([1, 1024]))
     """
 
     def __init__(

@@ -63,9 +63,10 @@ def save(
 
     Example:
         >>> model = shufflenetv2.shufflenet_v2_x1_0(weights="imagenet1k_v1", num_classes=2)
-        >>> ...  # train it
-        >>> shufflenetv2.save(model, "mine.pth", categories=["ant", "bee"])
-        >>> shufflenetv2.classifier(weights="mine.pth")("photo.jpg")
+        >>> # ... train it ...
+        >>> path = shufflenetv2.save(model, "mine.pth", categories=["ant", "bee"])
+        >>> sorted(each.label for each in shufflenetv2.classifier(weights="mine.pth")("images/cat.jpg"))
+        ['ant', 'bee']
     """
     path = _checked_path(path)
     inside = _unwrapped(model)

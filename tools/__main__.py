@@ -74,6 +74,13 @@ def bundle(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def api(arguments: argparse.Namespace) -> int:
+    from .api import write_pages
+
+    write_pages(arguments.folder)
+    return 0
+
+
 def record(arguments: argparse.Namespace) -> int:
     from .bundle import record
 
@@ -143,6 +150,8 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--photos", type=int, default=1000, help="how many, of about 500x375")
     add(cost, "print what hashing and checking add to a cached load").add_argument("--rounds", type=int, default=15)
     add(faults, "print docs/faults.md as the tests make it")
+    command = add(api, "write the pages of the public names, from their docstrings")
+    command.add_argument("folder", nargs="?", type=Path, default=Path("build/api"), help="default: %(default)s")
     command = add(bundle, "add a checkpoint to weights.json: with it in the package in half precision, or with --url")
     command.add_argument("file", type=Path, help="any checkpoint that the package reads")
     command.add_argument("--name", required=True, help="the entry's, as in flowers_v1")

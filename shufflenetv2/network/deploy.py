@@ -37,6 +37,13 @@ def deploy(model: nn.Module) -> DeployedShuffleNetV2:
         TypeError: ``model`` is no ShuffleNet V2, or is wrapped, traced, scripted or compiled.
         ValueError: it is in training mode, or was edited in a way that the deploy form cannot reproduce; the message
             names the layer.
+
+    Example:
+        >>> model = shufflenetv2.shufflenet_v2_x0_5(weights="cifar10")
+        >>> fast = shufflenetv2.deploy(model)
+        >>> images = torch.rand(2, 3, 112, 112)
+        >>> torch.allclose(fast(images), model(images), atol=1e-4)
+        True
     """
     with torch.inference_mode(False), torch.no_grad():
         body = checked_copy(model)

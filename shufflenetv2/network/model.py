@@ -20,6 +20,14 @@ class Spec:
 
     The paper's stem quarters height and width before stage 2. For photos of some 32 pixels a small stem keeps them all:
     ``stem_stride=1, stem_pool=False``, without a tensor more or less.
+
+    Raises:
+        ValueError: the channels of a stage are odd, a count is below 1, or the stride is neither 1 nor 2.
+
+    Example:
+        >>> narrow = shufflenetv2.Spec(stage_channels=(24, 48, 96), head_channels=512)
+        >>> shufflenetv2.ShuffleNetV2(narrow, num_classes=10)(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 10])
     """
 
     stage_channels: tuple[int, int, int]  # stages 2, 3, 4; each even
@@ -54,6 +62,7 @@ SPECS = {
     "shufflenet_v2_x1_5": Spec(stage_channels=(176, 352, 704), head_channels=1024),
     "shufflenet_v2_x2_0": Spec(stage_channels=(244, 488, 976), head_channels=2048),
 }
+"""The paper's four networks, by the names of their entry points."""
 
 
 def spec_of(arch: str, small_stem: bool = False) -> Spec:
@@ -166,6 +175,14 @@ class ShuffleNetV2(WithOrigin):
         in_channels: channels of the images.
 
     The state-dict keys, and the random numbers drawn at construction, are torchvision's.
+
+    Raises:
+        ValueError: a count is out of range.
+
+    Example:
+        >>> model = shufflenetv2.ShuffleNetV2(shufflenetv2.SPECS["shufflenet_v2_x1_0"]).eval()
+        >>> [tuple(each.shape) for each in model.forward_features(torch.rand(1, 3, 224, 224))]
+        [(1, 116, 28, 28), (1, 232, 14, 14), (1, 464, 7, 7), (1, 1024, 7, 7)]
     """
 
     def __init__(self, spec: Spec, num_classes: int = 1000, in_channels: int = 3) -> None:
