@@ -1,9 +1,8 @@
 """The blocks of code in README.md, and what they print when a reader types them."""
 
-import os
 import re
+import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,10 @@ from support.stand_in import StandIn, serve_stand_in
 from shufflenetv2 import __version__
 from shufflenetv2.package import CHECKOUT
 
+from .environments import environment, fetch_backend, make_environment
+
+NO_NUMPY = "UserWarning: Failed to initialize NumPy"  # torch's own on being imported; neither it nor this needs NumPy
+HUB = ("torch", "requests", "pillow")  # what README.md says that the hub needs
 _BLOCK = re.compile(
     r"(?:<!-- ci: (?P<ci>\w+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)```\n(?:```text\n(?P<output>.*?)```\n)?",
     re.DOTALL,
@@ -39,6 +42,7 @@ class Reader:
 
     checkout: Path
     environment: dict[str, str]
+    wheels: Path  # of what builds the package
 
 
 def read_blocks(text: str) -> list[Block]:
@@ -55,6 +59,8 @@ def prepare_reader(stand_in: StandIn, directory: Path) -> Reader:
     images = CHECKOUT / "images"
     shutil.copytree(stand_in.repository, checkout)
     shutil.copytree(images, checkout / "images", dirs_exist_ok=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, checkout)
     for name, wordnet_id in (("cat", "n02123159"), ("coffee", "n07930864")):  # tiger cat, cup
         training, validation = checkout / "photos" / name, checkout / "imagenet/val" / wordnet_id
         training.mkdir(parents=True)
@@ -65,21 +71,42 @@ def prepare_reader(stand_in: StandIn, directory: Path) -> Reader:
                 part = image.crop((5 * index, 3 * index, 256 + 5 * index, 256 + 3 * index))
                 part.save(training / f"{index}.jpg")
     stand_in.cached_by_hub(directory / "home", f"v{__version__}")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return Reader(checkout, stand_in.environment(directory / "home", PATH=path))
+    fetch_backend(directory / "wheels")
+    return Reader(checkout, stand_in.environment(directory / "home"), directory / "wheels")
+
+
+def named(block: Block) -> tuple[str, ...]:
+    """What a block has pip install, as requirements; the gate's and Python's blocks are typed where that was done."""
+    if block.language == "python":
+        return HUB
+    words = shlex.split(block.code.splitlines()[0])
+    if block.ci or words[:2] != ["pip", "install"]:
+        return ("shufflenetv2",)
+    return tuple(re.sub(r"^\.", "shufflenetv2", word) for word in words[2:] if not word.startswith("-"))
 
 
 def printed(block: Block, reader: Reader) -> str:
-    """What ``block`` prints; of the blocks that the gate types, the line after the installation.
+    """What ``block`` prints in an environment of its own with what it names; of the gate's, its last command.
 
     Raises:
         AssertionError: it fails, or warns.
+        PackageNotFoundError: what it names is not installed here.
     """
-    code = block.code if block.ci is None else block.code.splitlines()[-1]
-    code = code.replace(".venv/bin/python ", "python ")
-    command = ("bash", "-euo", "pipefail", "-c") if block.language == "sh" else (sys.executable, "-c")
-    result = run(*command, code, cwd=reader.checkout, env=reader.environment, timeout=300)
-    assert not re.search("warning|traceback", result.stderr, re.IGNORECASE), result.stderr
+    code = block.code
+    if block.language == "sh" and not code.startswith("pip install"):
+        code = "pip install -q .\n" + (code.rpartition(" && ")[2].replace(".venv/bin/", "") if block.ci else code)
+    with tempfile.TemporaryDirectory() as directory:
+        programs = make_environment(Path(directory, "environment"), named(block))
+        command = ("bash", "-euo", "pipefail", "-c") if block.language == "sh" else (programs / "python", "-c")
+        result = run(
+            *command,
+            code,
+            cwd=reader.checkout,
+            env=reader.environment | environment(programs, reader.wheels),
+            timeout=300,
+        )
+    said = result.stderr.replace(NO_NUMPY, "")
+    assert not re.search("warning|traceback", said, re.IGNORECASE), said
     return str(result.stdout)
 
 

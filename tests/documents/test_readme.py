@@ -1,14 +1,17 @@
 """README.md does what it says: its code runs, its links lead somewhere. What it prints: ``test_generated.py``."""
 
 import re
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
-from support.processes import ROOT
+from support.processes import ROOT, run
+from support.skips import NOT_INSTALLED
 from support.stand_in import StandIn
 
 from shufflenetv2 import __version__
-from tools.outputs import Block, Reader, prepare_reader, printed, read_blocks
+from tools.environments import closure, make_environment
+from tools.outputs import HUB, Block, Reader, prepare_reader, printed, read_blocks
 
 README = ROOT / "README.md"
 BLOCKS = read_blocks(README.read_text(encoding="utf-8"))
@@ -24,15 +27,36 @@ def reader(stand_in: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Reade
 @pytest.mark.slow
 @pytest.mark.parametrize("block", SILENT, ids=lambda block: f"line-{block.line}")
 def test_block_runs(block: Block, reader: Reader) -> None:
-    printed(block, reader)
+    """In an environment that holds what the block names, and nothing else."""
+    try:
+        printed(block, reader)
+    except PackageNotFoundError as error:
+        pytest.skip(f"{NOT_INSTALLED}{error}")
 
 
-def test_the_gate_finds_its_two_blocks() -> None:
+def test_the_gate_finds_its_two_blocks_of_one_line() -> None:
     for block in (CLASSIFY, TEST):
-        assert "pip install" in block.code.splitlines()[0]
+        assert re.fullmatch(r"python3 -m venv \.venv && \.venv/bin/pip install .* && .*\n", block.code)
     assert CLASSIFY.output is not None
-    assert "--weights cifar10" in CLASSIFY.code.splitlines()[-1]
-    assert "-m pytest" in TEST.code.splitlines()[-1]
+    assert "classify images/cat.jpg --weights cifar10" in CLASSIFY.code
+    assert "-m pytest" in TEST.code
+
+
+def test_after_the_two_lines_nothing_names_their_environment() -> None:
+    """The text says once to activate it."""
+    text = README.read_text(encoding="utf-8")
+    assert ".venv" not in text[text.index("source .venv/bin/activate") + 25 :]
+
+
+def test_an_environment_holds_what_is_named_and_no_more(tmp_path: Path) -> None:
+    python = make_environment(tmp_path / "environment", HUB) / "python"
+    program = "import importlib.util as u, torch, requests, PIL; print(*(bool(u.find_spec(name)) for name in {!r}))"
+    found = run(python, "-c", program.format(("torchvision", "pytest", "onnx", "shufflenetv2")), cwd=tmp_path)
+    assert found.stdout == "False False False False\n"
+    with pytest.raises(PackageNotFoundError, match="no-such-package"):
+        closure(["no-such-package"])
+    with pytest.raises(PackageNotFoundError, match="torch<1"):
+        closure(["torch<1"])
 
 
 def test_readme_is_short_and_its_links_lead_somewhere() -> None:
