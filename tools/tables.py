@@ -99,6 +99,19 @@ def foreign() -> str:
     return "\n".join([*lines, "", told])
 
 
+def foreign_short() -> str:
+    """The same in the words of README.md."""
+    found = json.loads(CALIBRATION.read_text(encoding="utf-8"))["foreign"]
+    kinds = found["kinds"]
+    *others, last = (f"{row['photos']} of {kind}" for kind, row in kinds.items())
+    shares = []
+    for level in (key for key in next(iter(kinds.values())) if key != "photos"):
+        parts = (f"{100 * row[level] / row['photos']:.0f}" for row in kinds.values())
+        shares.append(f"at {level}, {' / '.join(parts)} %")
+    told = f"Of photos of none of its classes ({', '.join(others)} and {last}), `{found['weights'].rpartition('/')[2]}`"
+    return f"{told}\nanswered {'; '.join(shares)}."
+
+
 def calibration() -> str:
     """The table of docs/why.md, from docs/calibration.json: what the temperature of the bundled weights changes."""
     found = json.loads(CALIBRATION.read_text(encoding="utf-8"))["calibration"]
@@ -120,6 +133,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "measurements": measurements,
     "foreign": foreign,
+    "foreign_short": foreign_short,
     "calibration": calibration,
 }
 
