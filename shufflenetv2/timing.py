@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .builder import resolve
 from .description import STANDARD
 from .network.deploy import deploy
 from .network.formats.table import FORMATS, Plan, Shape
@@ -28,6 +29,18 @@ SECONDS_A_ROUND = 0.3
 TRAINING_SIZE = 96
 REFERENCE_BATCH = 32
 REFERENCE_WORKERS = 2
+INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimddp",
+    "i8mm",
+    "bf16",
+)
 
 Step = Callable[[], object]
 
@@ -186,6 +199,14 @@ class ReferencePhotos(torch.utils.data.Dataset[Tensor]):
         return image
 
 
+def exported_file(task: Task) -> Step:
+    exported = resolve(None, task.candidate.network).exported
+    assert exported is not None
+    inside = exported.inside
+    size = inside.size or max(inside.description.preprocess.crop, inside.smallest)
+    return inference(exported, torch.randn(task.batch, inside.description.in_channels, size, size))
+
+
 STEPS: dict[str, Callable[[Task], Step]] = {
     "eager": eager,
     "torchscript": torchscript,
@@ -195,6 +216,7 @@ STEPS: dict[str, Callable[[Task], Step]] = {
     "cuda": cuda,
     "training": training,
     "folder": folder,
+    "file": exported_file,
 }
 
 
@@ -213,12 +235,20 @@ def machine(threads: int | None) -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "cpu": cpu_name(),
+        "instructions": instruction_sets(),
         "cores": os.cpu_count(),
         "threads": threads or torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def instruction_sets() -> str | None:
+    """Those of this processor that decide what int8 and bfloat16 gain, as Linux calls them."""
+    information = Path("/proc/cpuinfo")
+    flags = set(information.read_text().split()) if information.is_file() else set()
+    return ", ".join(name for name in INSTRUCTIONS if name in flags) or None
 
 
 def cpu_name() -> str:

@@ -7,26 +7,22 @@ medians. The roofline is the rate of one large single-precision matrix product, 
 import argparse
 import itertools
 import json
-import multiprocessing
-import signal
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..description import STANDARD
 from ..errors import DatasetError, ImageError
 from ..package import require
+from ..rounds import measure
 from ..runtimes import GEMM_SIZE, REFERENCE, RUNTIMES, Candidate, Task
 from ..weights.manifest import DEFAULT_ARCH
 from .options import add_json, arch, bounded
 
-PATIENCE = 600  # seconds a process may take to get ready or to answer; torch.compile takes a minute
 NAMES = {key: runtime.name for key, runtime in RUNTIMES.items() if runtime.listed}
 
 Row = dict[str, Any]
@@ -50,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="classify a folder's photos instead, beside torchvision's way"
     )
+    parser.add_argument(
+        "--files", nargs="+", type=Path, metavar="FILE", help="compare exported files instead, each in its own runtime"
+    )
+    parser.add_argument(
+        "--labelled", type=Path, metavar="DIR", help="with --files: a folder a class of photos, to measure accuracy on"
+    )
     add_json(parser, "one JSON object with all the numbers")
 
 
@@ -64,6 +66,14 @@ def threads(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     from ..timing import machine
 
+    if arguments.files:
+        from ..comparing import compare_files, files_table
+
+        report = {"machine": machine(arguments.threads), **compare_files(arguments)}
+        print(json.dumps(report, indent=1) if arguments.json else files_table(report))
+        return 0
+    if arguments.labelled:
+        raise ValueError("--labelled is for --files: networks of random weights have no accuracy")
     runtimes, left_out = choose_runtimes(arguments)
     for reason in left_out.values():
         print(f"left out: {reason}", file=sys.stderr)
@@ -143,58 +153,6 @@ def with_onnx_file(task: Task, directory: Path) -> Task:
     if not path.exists():
         write_onnx(task, path)
     return replace(task, onnx_file=path)
-
-
-def measure(tasks: Sequence[Task], rounds: int) -> list[list[float]]:
-    """Milliseconds of every step of each task, one process each, of which only one computes at any time.
-
-    Raises:
-        ChildProcessError: a process died or did not answer. Whatever ends this early ends the processes.
-    """
-    from ..timing import serve
-
-    context = multiprocessing.get_context("spawn")
-    with ExitStack() as stack:
-        connections = []
-        for task in tasks:
-            connection, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, task))  # not a daemon: a loader has workers
-            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process, which ends the others
-            try:
-                process.start()
-            finally:
-                signal.signal(signal.SIGINT, handler)
-            theirs.close()
-            stack.callback(process.join)
-            stack.callback(connection.close)
-            stack.push(partial(end, process, connection))
-            receive(connection, task)  # one after the other: compiling and warming up alone
-            connections.append(connection)
-        times: list[list[float]] = [[] for _ in tasks]
-        for _ in range(rounds):
-            for task, connection, milliseconds in zip(tasks, connections, times, strict=True):
-                with suppress(OSError):  # it has died; there is nothing to receive then
-                    connection.send("round")
-                milliseconds += receive(connection, task)
-    return times
-
-
-def end(process: Any, connection: Any, kind: type[BaseException] | None, *_: object) -> None:
-    if kind:  # it may be busy for a minute
-        process.terminate()
-    else:
-        with suppress(OSError):  # it has died since, which makes no difference any more
-            connection.send(None)
-
-
-def receive(connection: Any, task: Task) -> Any:
-    try:
-        if connection.poll(PATIENCE):
-            return connection.recv()
-        reason = f"did not answer within {PATIENCE} s"
-    except (EOFError, OSError):
-        reason = "died; its own message is above"
-    raise ChildProcessError(f"the process of {task.candidate} {reason}")
 
 
 def summarise(tasks: Sequence[Task], times: Sequence[Sequence[float]]) -> list[Row]:

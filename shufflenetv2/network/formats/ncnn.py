@@ -51,6 +51,7 @@ def open(path: Path) -> tuple[Network, dict[str, str]]:
     if metadata.pop("files", None) != {part.suffix: digest(part) for part in (param, weights)}:
         raise ValueError(f"{param.name} and {weights.name} are not the files that {said.name} was written for")
     net = ncnn.Net()
+    net.opt.num_threads = torch.get_num_threads()
     if net.load_param(str(param)) or net.load_model(str(weights)):
         raise ValueError("ncnn does not read it")
 

@@ -90,7 +90,9 @@ def quantised(exported: Any, model: nn.Module, batches: list[Tensor], path: Path
 def open(path: Path) -> tuple[Network, dict[str, str]]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), metadata
 

@@ -47,7 +47,11 @@ def open(path: Path) -> tuple[Network, dict[str, str]]:
     }
     precision = metadata.get("precision", "").strip('"')
     # Said, since on some processors it would compute float32 in bfloat16.
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS.get(precision, "f32")}
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": HINTS.get(precision, "f32"),
+    }
 
     @lru_cache(SHAPES_AT_ONCE)
     def request(shape: tuple[int, ...]) -> Any:
