@@ -57,7 +57,7 @@ class Picture:
 
 
 CARDS = ("docs/shufflenet_v2.md", "docs/shufflenet_v2.ko.md")
-DOCUMENTS = ("README.md", "docs/performance.md", "docs/why.md", "docs/cifar10.md")
+DOCUMENTS = ("README.md", "docs/measurements.md", "docs/why.md", "docs/cifar10.md")
 GENERATED: tuple[Text | Picture, ...] = (
     *(Text(path, release.rewritten) for path in ("README.md", "SECURITY.md", "CITATION.cff", *CARDS)),
     *(Text(path, tables.rewritten) for path in (*DOCUMENTS, *CARDS)),

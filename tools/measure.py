@@ -1,4 +1,4 @@
-"""Measure what docs/benchmark.json holds, which README.md, docs/performance.md and images/speed.png show."""
+"""Measure what docs/benchmark.json holds, which README.md, docs/measurements.md and images/speed.png show."""
 
 import json
 import random

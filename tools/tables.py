@@ -71,7 +71,7 @@ def speed() -> str:
 
 
 def measurements() -> str:
-    """The table of docs/performance.md: everything in docs/benchmark.json."""
+    """The table of docs/measurements.md: everything in docs/benchmark.json."""
     lines = [
         "| | batch | network | layout | ms (quartiles) | times torchvision | of GEMM |",
         "|---|---|---|---|---|---|---|",

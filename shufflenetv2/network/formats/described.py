@@ -31,7 +31,8 @@ SCHEMA_VERSION = 1
 GRID = 8  # squares a side of the inputs that are stored
 PROBES = 4
 CANDIDATES = 64  # random inputs, of which those are stored whose label stands out most
-SLACK = 0.5  # of a margin: float formats differ by some 1e-6, int8 between processors by a few hundredths
+# By how much of itself a margin may differ. Float formats differ by some 1e-6, int8 by half: these are no photos.
+SLACK = {"float32": 0.01, "bfloat16": 0.25, "float16": 0.25, "int8": 0.9}
 INPUT = {"layout": "NCHW", "colours": "RGB", "dtype": "float32", "range": "[0, 1], then as preprocess says"}
 KEYS = (
     "schema_version", "arch", "small_stem", "in_channels", "categories", "wordnet_ids", "preprocess", "metrics",
@@ -224,14 +225,15 @@ def check(network: ExportedNetwork) -> None:
     size = inside.size or max(inside.description.preprocess.crop, inside.smallest)
     logits = network(probe_images(torch.stack(squares).view(-1, channels, GRID, GRID), size))
     fits = logits.shape == (len(squares), len(inside.description.categories))
-    for found in _wrong(inside.probes, logits) if fits else [f"logits of shape {tuple(logits.shape)}"]:
+    for found in _wrong(inside, logits) if fits else [f"logits of shape {tuple(logits.shape)}"]:
         raise CheckpointError(
             f"{network.where}: {network.runtime} gives other answers than when the file was written: on an input "
             f"that it carries, {found}. Try another version of the runtime, or export it anew"
         )
 
 
-def _wrong(probes: tuple[Probe, ...], logits: Tensor) -> Iterator[str]:
-    for probe, label, margin in zip(probes, *margins_of(logits), strict=True):
-        if label != probe.label or not abs(float(margin) - probe.margin) <= SLACK * probe.margin + 1e-6:
+def _wrong(inside: Inside, logits: Tensor) -> Iterator[str]:
+    slack = SLACK[inside.precision]
+    for probe, label, margin in zip(inside.probes, *margins_of(logits), strict=True):
+        if label != probe.label or not abs(float(margin) - probe.margin) <= slack * probe.margin + 1e-6:
             yield f"class {label} leads by {float(margin):.3g} where class {probe.label} led by {probe.margin:.3g}"

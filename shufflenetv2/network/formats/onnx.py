@@ -69,7 +69,7 @@ def quantised(exported: Any, model: nn.Module, batches: list[Tensor], path: Path
     candidates: list[tuple[int, Any]] = []
     for reduce_range in (False, True):
         quantize_static(
-            exported,
+            copy.deepcopy(exported),  # which it moves to a folder of its own and leaves without
             path,
             Reader(),
             quant_format=QuantFormat.QDQ,
