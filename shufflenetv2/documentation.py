@@ -113,7 +113,8 @@ Returns:
     tensor (3, H, W)) it returns a list of Prediction(label, probability, index), most likely first; given several (a
     list, a generator, or a uint8 tensor (N, 3, H, W)), a list of such lists; with errors="return" an ImageError in the
     place of what cannot be used. .probabilities(photos) gives all classes (N, classes), .features(photos) the pooled
-    features (N, C), .stream(photos) one result after the other, .explain(photo) where the network looked.
+    features (N, C), .stream(photos) one result after the other, .explain(photo) where the network looked. Any number of
+    threads may share one: each gets the answers that it would get alone.
 
 Raises:
     ImportError: Pillow is missing; the message has the pip line.
