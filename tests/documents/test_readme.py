@@ -10,6 +10,7 @@ from support.skips import NOT_INSTALLED
 from support.stand_in import StandIn
 
 from shufflenetv2 import __version__
+from shufflenetv2.weights.manifest import find_entry
 from tools.environments import closure, make_environment
 from tools.outputs import HUB, Block, Reader, prepare_reader, printed, read_blocks
 
@@ -57,6 +58,11 @@ def test_an_environment_holds_what_is_named_and_no_more(tmp_path: Path) -> None:
         closure(["no-such-package"])
     with pytest.raises(PackageNotFoundError, match="torch<1"):
         closure(["torch<1"])
+
+
+def test_the_comparison_shows_the_accuracy_of_the_manifest() -> None:
+    accuracy = find_entry("shufflenet_v2_x0_5", "cifar10_v1").metrics.acc1
+    assert f"CIFAR-10 (x0.5: {accuracy:.1f} %, bundled)" in README.read_text(encoding="utf-8")
 
 
 def test_readme_is_short_and_its_links_lead_somewhere() -> None:
