@@ -130,7 +130,7 @@ def test_what_contradicts_itself_is_refused(
 
 
 def test_addresses_are_photos(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shufflenetv2.photos.decode.fetch_photo", lambda url, allowed: CAT.read_bytes())
+    monkeypatch.setattr("shufflenetv2.photos.reading.fetch_photo", lambda url, allowed: CAT.read_bytes())
     address = "https://user:secret@example.org/cat.jpg?token=1"
     assert classified(capsys, address) == [address]
     assert main(["classify", address, *WEIGHTS]) == 0
