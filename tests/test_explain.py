@@ -97,16 +97,6 @@ def test_a_network_that_ends_otherwise_is_refused() -> None:
         last_features(model, images)
 
 
-def test_threads_do_not_mix_their_photos(classifier: Classifier) -> None:
-    photos = [CAT, ROOT / "images/coffee.jpg"] * 8
-    alone = {photo: classifier.explain(photo).logit for photo in set(photos)}
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda photo: (classifier(photo), classifier.explain(photo))[1], photos))
-    assert [each.logit for each in answers] == [alone[photo] for photo in photos]
-    for each in answers:
-        assert float(each.map.mean()) + each.bias == pytest.approx(each.logit, abs=1e-5)
-
-
 def test_what_an_explanation_holds(classifier: Classifier) -> None:
     explanation = classifier.explain(CAT)
     assert explanation.predictions == classifier(CAT)
