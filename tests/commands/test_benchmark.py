@@ -187,3 +187,32 @@ def test_a_folder_beside_torchvisions_way(monkeypatch: pytest.MonkeyPatch, capsy
     reference, ours = json.loads(capsys.readouterr().out)["results"]
     assert (reference["network"], ours["network"]) == ("torchvision", "deploy")
     assert ours["ratio_to_torchvision"]["nchw"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_exported_files_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(tmp_path / name) for name in ("float.pt", "half.pt")]
+    for file, precision in zip(files, ("float32", "bfloat16"), strict=True):
+        options = ["--weights", "cifar10", "--precision", precision]
+        assert main(["export", "--format", "torchscript", "-o", file, *options]) == 0
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    shutil.copy(ROOT / "images" / "cat.jpg", tmp_path / "photos" / "cat")
+    capsys.readouterr()
+    options = ["--batch", "1", "--labelled", str(tmp_path / "photos"), "--threads", "1"]
+    assert main(["benchmark", "--files", *files, *options, "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["files"]
+    assert [first["precision"], second["precision"]] == ["float32", "bfloat16"]
+    assert first["ratio_to_float32"] == 1
+    assert second["ratio_to_float32"] == round(first["ms"] / second["ms"], 2)
+    assert second["megabytes"] < 0.6 * first["megabytes"]
+    assert (first["acc@1"], first["photos"]) == (100, 1)
+
+
+def test_files_that_cannot_be_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "--labelled", "."]) == 1
+    assert "--labelled is for --files" in capsys.readouterr().err
+    bundled = str(ROOT / "shufflenetv2" / "bundled" / "shufflenetv2_x0_5-cifar10-bd5e5c7c2a.pth")
+    assert main(["benchmark", "--files", bundled]) == 1
+    assert "is a checkpoint: measure it without --files" in capsys.readouterr().err
