@@ -130,20 +130,18 @@ class Classifier:
         """Predict the labels of any number of photos, one after the other.
 
         Args:
-            photos: paths, addresses, bytes, PIL images, uint8 tensors (what a call takes), in any iterable. A generator
-                is consumed as it goes, in the caller's thread; no more than three batches are in memory.
+            photos: an iterable of what a call takes; at most three batches are in memory, also of a generator's.
             batch_size: photos computed at once.
             workers: threads that read photos while the model computes; ``None`` is one a core.
             features: give the pooled features that the last layer reads as well; needs ``runtime="torch"``.
 
         Yields:
-            One ``Result`` a photo, in order. A photo that cannot be used is its ``error``, and not the end. Closing the
-            generator, or an exception in the loop that reads it, ends the threads.
+            One ``Result`` a photo, in order; what is wrong with a photo is its ``error``. Closing the generator, or an
+            exception in the loop that reads it, ends the threads.
 
         Raises:
-            TypeError: ``photos`` is one photo, or an element of it is none.
-            ValueError: a number is below 1, or the network has no last layer whose input could be given.
-            CheckpointError: the network answers with NaN or infinity.
+            TypeError, CheckpointError: as in a call; ``photos`` must be several.
+            ValueError: a number is below 1, or the network has no last layer.
         """
         batch_size = count("batch_size", batch_size, 1)
         workers = None if workers is None else count("workers", workers, 1)
