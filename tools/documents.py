@@ -8,7 +8,7 @@ from PIL import Image
 
 from shufflenetv2.package import CHECKOUT
 
-from . import faults, figures, outputs, release, screenshot, tables
+from . import faults, figures, notebook, outputs, release, screenshot, tables
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,14 @@ class Picture:
 
 CARDS = ("docs/shufflenet_v2.md", "docs/shufflenet_v2.ko.md")
 DOCUMENTS = ("README.md", "docs/measurements.md", "docs/why.md", "docs/cifar10.md")
+TUTORIALS = ("docs/tutorial-photo.md", "docs/tutorial-fine-tune.md")
 GENERATED: tuple[Text | Picture, ...] = (
-    *(Text(path, release.rewritten) for path in ("README.md", "SECURITY.md", "CITATION.cff", *CARDS)),
+    *(Text(path, release.rewritten) for path in ("README.md", "SECURITY.md", "CITATION.cff", *CARDS, *TUTORIALS)),
     *(Text(path, tables.rewritten) for path in (*DOCUMENTS, *CARDS)),
     *(Picture(f"images/{name}", figures.origin, figures.draw) for name in figures.DRAWINGS),
-    Text("README.md", outputs.rewritten),
+    *(Text(path, outputs.rewritten) for path in ("README.md", *TUTORIALS)),
+    Text("docs/tutorial.ipynb", release.rewritten),
+    Text("docs/tutorial.ipynb", notebook.rewritten),
     Text("docs/faults.md", faults.rewritten),
     Picture("docs/demo.png", screenshot.origin, screenshot.draw),
 )
