@@ -25,7 +25,7 @@ def executed(text: str) -> Any:
     Raises:
         CellExecutionError: a cell fails.
     """
-    notebook = nbformat.reads(text, as_version=4)
+    notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as directory, serve_stand_in(Path(directory, "stand-in")) as stand_in:
         reader = prepare_reader(stand_in, Path(directory))
         empty = Path(directory, "content")
@@ -67,14 +67,15 @@ def rewritten(text: str, execute: Callable[[str], Any] = executed) -> str:
     Raises:
         ValueError: a cell writes to stderr, or the file would be larger than a page should be.
     """
-    old, new = nbformat.reads(text, as_version=4), execute(text)
+    old: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    new = execute(text)
     for cell in new.cells:
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
                 raise ValueError(f"docs/tutorial.ipynb: a cell complains: {output.text[:400]}")
     if all(same(*pair) for pair in zip(printed(new), printed(old), strict=True)):
         return text
-    written = str(nbformat.writes(new, indent=1)) + "\n"
+    written: str = nbformat.writes(new, indent=1) + "\n"  # type: ignore[no-untyped-call]
     if len(written) > LARGEST:
         raise ValueError(f"docs/tutorial.ipynb would have {len(written)} characters, of {LARGEST} at most")
     return written

@@ -9,11 +9,11 @@ from tools import documents, outputs, release, tables
 from tools.__main__ import main
 from tools.documents import GENERATED, Picture, Text, chosen
 
-SLOW = ("README.md (outputs)", "docs/faults.md (faults)")  # they run README's code, and collect all tests
+SLOW = ("(outputs)", "(notebook)", "(faults)")  # they run what documents show, and collect all tests
 
 
 def marked(part: Text | Picture) -> object:
-    return pytest.param(part, marks=pytest.mark.slow if str(part) in SLOW else (), id=str(part))
+    return pytest.param(part, marks=pytest.mark.slow if str(part).endswith(SLOW) else (), id=str(part))
 
 
 @pytest.mark.parametrize("part", [marked(each) for each in GENERATED])
