@@ -131,8 +131,7 @@ class Classifier:
 
         Args:
             photos: an iterable of what a call takes; at most three batches are in memory, also of a generator's.
-            batch_size: photos computed at once.
-            workers: threads that read photos while the model computes; ``None`` is one a core.
+            batch_size, workers: photos computed at once; threads that read others meanwhile (``None``: one a core).
             features: give the pooled features that the last layer reads as well; needs ``runtime="torch"``.
 
         Yields:
