@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from .builder import Weights, resolve
+from .computing import network_of
 from .counting import count_hits
 from .devices import Group
-from .exporting import network_of
 from .network.formats.table import FORMATS, format_of
 from .photos.folders import read_labelled
 from .photos.transform import PhotoTransform

@@ -1,12 +1,9 @@
 """Weights become a file for another runtime, compared with the model in that runtime before it appears."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 import torch.hub
@@ -14,14 +11,11 @@ from torch import Tensor, nn
 
 from . import __version__
 from .builder import Weights, build
-from .errors import CheckpointError, DeviceError, ExportError
+from .errors import CheckpointError, ExportError
 from .files import whole_files
 from .network.formats.described import ExportedNetwork, Inside, check, choose_probes, parse_metadata
-from .network.formats.opening import open_exported
 from .network.formats.table import (
     FORMATS,
-    HALF,
-    SERVED,
     SMALLEST_SIZE,
     SMALLEST_WITH_SMALL_STEM,
     Format,
@@ -30,7 +24,7 @@ from .network.formats.table import (
     Shape,
 )
 from .network.model import SPECS
-from .package import PACKAGE, installed_version, logger, require, sample_photos
+from .package import logger, require, sample_photos
 from .photos.transform import PhotoTransform
 
 # Of the largest logit. Runtimes add float32 numbers in other orders: through some 50 layers about 1e-6 is seen.
@@ -40,8 +34,6 @@ AGREEMENT = 0.9  # of the labels on the calibration photos, below which somethin
 # What is compared is computed in one piece: at the end of the stem this many pixels take 1.6 GB.
 LARGEST_INPUT = 2**26
 BATCH = 16
-
-Device = TypeVar("Device", bound=str | torch.device | None)
 
 
 @dataclass(frozen=True)
@@ -199,108 +191,3 @@ def trials(weights: Weights, shape: Shape) -> Iterator[tuple[str, Tensor]]:
             yield f"the photo {sample.name}", photo.expand(shape.batch, -1, -1, -1).contiguous()
             return
     logger.warning("no sample photo of this size or these channels at hand: compared on random input alone")
-
-
-def in_runtime(
-    weights: Weights, runtime: str, *, precision: str = "float32", plain: bool = False, progress: bool = True
-) -> Weights:
-    """``weights`` to be computed in ``runtime``: by a file for it, written into the cache the first time.
-
-    Args:
-        weights: of the manifest, a checkpoint, or an exported file, which has a runtime of its own.
-        runtime: ``"torch"``, or one of ``SERVED``.
-        precision: ``"float32"`` or one of ``HALF``; an exported file has one of its own.
-        plain: the network as it was trained, not its deploy form.
-        progress: show a download's progress on stderr.
-
-    Raises:
-        ValueError: there is no such runtime or precision, or the file is for another one.
-        ImportError: it is not installed; the message has the pip line.
-        ExportError: the file could not be written, or computes something else.
-    """
-    if runtime not in ("torch", *SERVED):
-        raise ValueError(f"there is no runtime {runtime!r:.80}; there are torch, {', '.join(SERVED)}")
-    if precision not in ("float32", *HALF):
-        raise ValueError(f"there is no precision {precision!r:.80} here; there are float32, {', '.join(HALF)}")
-    if weights.exported is not None:
-        own = weights.exported.inside.precision
-        if precision not in ("float32", own):
-            raise ValueError(f"{weights.title} computes in {own}, not in {precision}; leave precision out")
-        if plain:
-            raise ValueError(f"{weights.title} computes the form that it was exported in; leave out plain")
-        if runtime not in ("torch", weights.exported.runtime):
-            raise ValueError(f"{weights.title} runs in {weights.exported.runtime}, not in {runtime}; leave runtime out")
-        return weights
-    if runtime == "torch":
-        return weights
-    form = FORMATS[SERVED[runtime]]
-    if precision not in form.precisions:
-        raise ValueError(f"{runtime} computes in {', '.join(form.precisions)} here, not in {precision}")
-    order = Order(weights, SERVED[runtime], shape_for(form, weights), precision, plain)
-    path = cached_path(order)
-    for attempt in (1, 2):
-        if attempt == 2 or not all(part.exists() for part in form.files(path)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            logger.info("writing %s", path)
-            for line in write(order, path, progress):
-                logger.info("%s", line)
-        try:
-            network, _ = open_exported(order.format, str(path))
-        except CheckpointError as error:
-            if attempt == 2:
-                raise
-            logger.warning("%s; writing it anew", error)
-            continue
-        assert isinstance(network, ExportedNetwork)
-        return replace(weights, exported=network, local=True)
-    raise AssertionError
-
-
-def cached_path(order: Order) -> Path:
-    """Where the cache has the file: its name holds a digest of all that decides its bytes."""
-    weights, form = order.weights, order.form
-    code = hashlib.sha256()
-    for file in sorted([*(PACKAGE / "network").rglob("*.py"), Path(__file__)]):
-        code.update(file.read_bytes())
-    needs = [each.partition(">")[0] for each in (*form.to_write, *form.to_open)]
-    decides = {
-        "weights": (weights.sha256, weights.arch, weights.small_stem, weights.classes, asdict(weights.preprocess)),
-        "metrics": weights.metrics and asdict(weights.metrics),
-        "shape": asdict(order.shape),
-        "precision": order.precision,
-        "plain": order.plain,
-        "code": (__version__, code.hexdigest(), torch.__version__),
-        "packages": {name: installed_version(name) for name in needs},
-    }
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    name = f"{weights.arch}-{Path(weights.name).stem}-{digest[:16]}{form.suffix}"
-    return Path(torch.hub.get_dir()) / "shufflenetv2-exported" / name
-
-
-def device_for(weights: Weights, runtime: str, device: Device) -> Device | str:
-    """``device``, or the CPU, on which files compute.
-
-    Raises:
-        DeviceError: another one was asked for.
-    """
-    if weights.exported is None and runtime == "torch":
-        return device
-    if device is not None and str(device).partition(":")[0] != "cpu":
-        runtime = weights.exported.runtime if weights.exported else runtime
-        raise DeviceError(f"{weights.title} computes in {runtime} on the CPU, not on {device}; leave the device out")
-    return "cpu"
-
-
-def network_of(
-    weights: Weights,
-    *,
-    runtime: str = "torch",
-    precision: str = "float32",
-    deploy: bool = True,
-    progress: bool = True,
-) -> nn.Module:
-    """The network that computes photos' logits: a PyTorch model of this precision, or a file in its runtime."""
-    weights = in_runtime(weights, runtime, precision=precision, plain=not deploy, progress=progress)
-    if weights.exported:
-        return weights.exported
-    return build(weights.arch, weights, progress=progress, deploy=deploy).to(getattr(torch, precision))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .builder import Weights, resolve
+from .computing import device_for, network_of
 from .description import BATCH_SIZE
 from .devices import choose_device
 from .errors import ImageError
-from .exporting import device_for, network_of
 from .package import count, hub_call, made_by_hub
 from .photos.transform import Photo, PhotoTransform, several
 from .running import Runner

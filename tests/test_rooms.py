@@ -7,7 +7,7 @@ from support.processes import ROOT
 
 FLOORS = (
     "package errors files devices description graphs running transport", "network weights photos", "naming",
-    "saving", "builder stream", "exporting explain", "inference counting runtimes overlays",
+    "saving", "builder stream", "exporting explain", "computing", "inference counting runtimes overlays",
     "tables timing training service judging figures", "report rounds", "comparing",
     "documentation", "entrypoints commands", "__init__ __main__",
 )  # fmt: skip

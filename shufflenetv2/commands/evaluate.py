@@ -67,9 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..computing import device_for, network_of
     from ..counting import count_hits
     from ..devices import join
-    from ..exporting import device_for, network_of
     from ..photos.folders import read_labelled
     from ..photos.transform import PhotoTransform
 

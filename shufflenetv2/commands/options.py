@@ -76,7 +76,7 @@ def add_device(parser: argparse._ActionsContainer) -> None:
 
 
 def add_runtime(parser: argparse._ActionsContainer) -> None:
-    """``--runtime`` and ``--precision``, for ``exporting.network_of``."""
+    """``--runtime`` and ``--precision``, for ``computing.network_of``."""
     parser.add_argument(
         "--runtime",
         choices=("torch", *SERVED),

@@ -16,9 +16,10 @@ from torch import Tensor
 from shufflenetv2 import exporting, package
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import build, resolve
+from shufflenetv2.computing import in_runtime
 from shufflenetv2.entrypoints import categories, classifier, shufflenet_v2_x0_5
 from shufflenetv2.errors import CheckpointError, DeviceError, ExportError
-from shufflenetv2.exporting import Order, in_runtime, shape_for, write
+from shufflenetv2.exporting import Order, shape_for, write
 from shufflenetv2.network.formats.described import ExportedNetwork, Inside, check, parse_metadata
 from shufflenetv2.network.formats.table import FORMATS, SERVED
 from shufflenetv2.network.model import SPECS

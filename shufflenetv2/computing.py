@@ -1,0 +1,127 @@
+"""Weights computed in a runtime: by a PyTorch model, or by a file that is in the cache, or is written there."""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.hub
+from torch import nn
+
+from . import __version__
+from .builder import Weights, build
+from .errors import CheckpointError, DeviceError
+from .exporting import Order, shape_for, write
+from .network.formats.described import ExportedNetwork
+from .network.formats.opening import open_exported
+from .network.formats.table import FORMATS, HALF, SERVED
+from .package import PACKAGE, installed_version, logger
+
+Device = TypeVar("Device", bound=str | torch.device | None)
+
+
+def in_runtime(
+    weights: Weights, runtime: str, *, precision: str = "float32", plain: bool = False, progress: bool = True
+) -> Weights:
+    """``weights`` to be computed in ``runtime``: by a file for it, written into the cache the first time.
+
+    Args:
+        weights: of the manifest, a checkpoint, or an exported file, which has a runtime of its own.
+        runtime: ``"torch"``, or one of ``SERVED``.
+        precision: ``"float32"`` or one of ``HALF``; an exported file has one of its own.
+        plain: the network as it was trained, not its deploy form.
+        progress: show a download's progress on stderr.
+
+    Raises:
+        ValueError: there is no such runtime or precision, or the file is for another one.
+        ImportError: it is not installed; the message has the pip line.
+        ExportError: the file could not be written, or computes something else.
+    """
+    if runtime not in ("torch", *SERVED):
+        raise ValueError(f"there is no runtime {runtime!r:.80}; there are torch, {', '.join(SERVED)}")
+    if precision not in ("float32", *HALF):
+        raise ValueError(f"there is no precision {precision!r:.80} here; there are float32, {', '.join(HALF)}")
+    if weights.exported is not None:
+        own = weights.exported.inside.precision
+        if precision not in ("float32", own):
+            raise ValueError(f"{weights.title} computes in {own}, not in {precision}; leave precision out")
+        if plain:
+            raise ValueError(f"{weights.title} computes the form that it was exported in; leave out plain")
+        if runtime not in ("torch", weights.exported.runtime):
+            raise ValueError(f"{weights.title} runs in {weights.exported.runtime}, not in {runtime}; leave runtime out")
+        return weights
+    if runtime == "torch":
+        return weights
+    form = FORMATS[SERVED[runtime]]
+    if precision not in form.precisions:
+        raise ValueError(f"{runtime} computes in {', '.join(form.precisions)} here, not in {precision}")
+    order = Order(weights, SERVED[runtime], shape_for(form, weights), precision, plain)
+    path = cached_path(order)
+    for attempt in (1, 2):
+        if attempt == 2 or not all(part.exists() for part in form.files(path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            logger.info("writing %s", path)
+            for line in write(order, path, progress):
+                logger.info("%s", line)
+        try:
+            network, _ = open_exported(order.format, str(path))
+        except CheckpointError as error:
+            if attempt == 2:
+                raise
+            logger.warning("%s; writing it anew", error)
+            continue
+        assert isinstance(network, ExportedNetwork)
+        return replace(weights, exported=network, local=True)
+    raise AssertionError
+
+
+def cached_path(order: Order) -> Path:
+    """Where the cache has the file: its name holds a digest of all that decides its bytes."""
+    weights, form = order.weights, order.form
+    code = hashlib.sha256()
+    for file in sorted([*(PACKAGE / "network").rglob("*.py"), PACKAGE / "exporting.py"]):
+        code.update(file.read_bytes())
+    needs = [each.partition(">")[0] for each in (*form.to_write, *form.to_open)]
+    decides = {
+        "weights": (weights.sha256, weights.arch, weights.small_stem, weights.classes, asdict(weights.preprocess)),
+        "metrics": weights.metrics and asdict(weights.metrics),
+        "shape": asdict(order.shape),
+        "precision": order.precision,
+        "plain": order.plain,
+        "code": (__version__, code.hexdigest(), torch.__version__),
+        "packages": {name: installed_version(name) for name in needs},
+    }
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    name = f"{weights.arch}-{Path(weights.name).stem}-{digest[:16]}{form.suffix}"
+    return Path(torch.hub.get_dir()) / "shufflenetv2-exported" / name
+
+
+def device_for(weights: Weights, runtime: str, device: Device) -> Device | str:
+    """``device``, or the CPU, on which files compute.
+
+    Raises:
+        DeviceError: another one was asked for.
+    """
+    if weights.exported is None and runtime == "torch":
+        return device
+    if device is not None and str(device).partition(":")[0] != "cpu":
+        runtime = weights.exported.runtime if weights.exported else runtime
+        raise DeviceError(f"{weights.title} computes in {runtime} on the CPU, not on {device}; leave the device out")
+    return "cpu"
+
+
+def network_of(
+    weights: Weights,
+    *,
+    runtime: str = "torch",
+    precision: str = "float32",
+    deploy: bool = True,
+    progress: bool = True,
+) -> nn.Module:
+    """The network that computes photos' logits: a PyTorch model of this precision, or a file in its runtime."""
+    weights = in_runtime(weights, runtime, precision=precision, plain=not deploy, progress=progress)
+    if weights.exported:
+        return weights.exported
+    return build(weights.arch, weights, progress=progress, deploy=deploy).to(getattr(torch, precision))
