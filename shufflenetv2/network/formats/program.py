@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.fx
 from torch import nn
 
 from .described import KEYS
@@ -16,6 +17,10 @@ def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) ->
     program = torch.export.export(
         in_precision(model, plan.precision), (shape.example(),), dynamic_shapes=shape.constraints()
     )
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # the paths of this machine's files
     torch.export.save(program, path, extra_files=dict(metadata))
 
 
