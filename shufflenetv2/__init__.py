@@ -32,12 +32,12 @@ if TYPE_CHECKING:
         TableError,
         TrainingError,
     )
-    from .explain import Explanation
-    from .inference import Classifier
+    from .inference.classifier import Classifier
+    from .inference.explain import Explanation
+    from .inference.stream import Prediction, Result
     from .network.deploy import deploy
     from .network.model import SPECS, ShuffleNetV2, Spec
     from .saving import save
-    from .stream import Prediction, Result
 
 __version__ = "1.0.0"
 
@@ -76,9 +76,9 @@ __all__ = [
 _HOMES = {
     "deploy": ".network.deploy",
     "save": ".saving",
-    "Classifier": ".inference",
-    "Explanation": ".explain",
-    **dict.fromkeys(("Prediction", "Result"), ".stream"),
+    "Classifier": ".inference.classifier",
+    "Explanation": ".inference.explain",
+    **dict.fromkeys(("Prediction", "Result"), ".inference.stream"),
     **dict.fromkeys(("SPECS", "ShuffleNetV2", "Spec"), ".network.model"),
 }
 

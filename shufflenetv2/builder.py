@@ -237,7 +237,7 @@ def build(
     own_head = weights is not None and num_classes == weights.num_classes
     hang_on(model, weights and weights.info, own_head=own_head)
     if deploy:
-        from .network.deploy import deploy_own  # the plain model need not wait for it
+        from .network.deploy import deploy_own
 
         return deploy_own(model.eval())
     return model

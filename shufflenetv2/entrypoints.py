@@ -13,7 +13,7 @@ from .network.model import SPECS
 from .weights.manifest import Entry, default_entry, find_entry, load_manifest
 
 if TYPE_CHECKING:
-    from .inference import Classifier
+    from .inference.classifier import Classifier
     from .photos.transform import PhotoTransform
 
 Named = str | os.PathLike[str] | None  # torchvision's enum members are taken too, by their name
@@ -84,7 +84,7 @@ def classifier(
     min_probability: float = 0.0,
     progress: bool = True,
 ) -> "Classifier":
-    from .inference import Classifier
+    from .inference.classifier import Classifier
 
     if pretrained is not True:
         raise ValueError(f"a classifier needs weights, so pretrained can only be True, got {pretrained!r:.80}")

@@ -14,15 +14,7 @@ from .builder import Weights, build
 from .errors import CheckpointError, ExportError
 from .files import whole_files
 from .network.formats.described import ExportedNetwork, Inside, check, choose_probes, parse_metadata
-from .network.formats.table import (
-    FORMATS,
-    SMALLEST_SIZE,
-    SMALLEST_WITH_SMALL_STEM,
-    Format,
-    Network,
-    Plan,
-    Shape,
-)
+from .network.formats.table import FORMATS, SMALLEST_SIZE, SMALLEST_WITH_SMALL_STEM, Format, Network, Plan, Shape
 from .network.model import SPECS
 from .package import logger, require, sample_photos
 from .photos.transform import PhotoTransform

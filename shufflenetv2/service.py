@@ -14,8 +14,8 @@ from .errors import ShuffleNetError
 from .weights.manifest import load_manifest
 
 if TYPE_CHECKING:
-    from .inference import Classifier
-    from .stream import Prediction
+    from .inference.classifier import Classifier
+    from .inference.stream import Prediction
 
 TOP = 5
 MOST = 20  # labels that may be asked for
@@ -46,7 +46,7 @@ class Classifiers:
         return list(self._sources)
 
     def __getitem__(self, name: str) -> "Classifier":
-        from .inference import Classifier
+        from .inference.classifier import Classifier
 
         with self._locks[name]:  # two people who choose the same weights fetch them once
             if name not in self._loaded:

@@ -22,7 +22,7 @@ from PIL import Image
 from support.colours import load, make_colours, train
 from torch import Tensor, nn
 
-from shufflenetv2 import counting, devices, exporting, inference, package
+from shufflenetv2 import devices, exporting, package
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import is_path, resolve
 from shufflenetv2.commands import classify, options
@@ -30,11 +30,13 @@ from shufflenetv2.commands.train import read_data
 from shufflenetv2.description import STANDARD, Description, Preprocess
 from shufflenetv2.devices import Group
 from shufflenetv2.errors import CheckpointError, ExportError, ImageError, TrainingError
+from shufflenetv2.evaluation import counting
+from shufflenetv2.inference import classifier as inference
+from shufflenetv2.inference.stream import Result
 from shufflenetv2.network.formats.table import Shape
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.photos.folders import LabelledPhotos
 from shufflenetv2.photos.listing import find_photos
-from shufflenetv2.stream import Result
 from shufflenetv2.training.augment import Augmentation, TrainingPhotos, epoch_batches
 from shufflenetv2.training.digests import contents
 from shufflenetv2.training.run import KINDS, RUN_FORMAT, RunFolder, curves, read_state

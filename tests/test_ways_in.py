@@ -17,7 +17,7 @@ from shufflenetv2 import categories, classifier, list_weights, preprocess, shuff
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
 from shufflenetv2.errors import CheckpointError, ImageError
-from shufflenetv2.inference import Classifier
+from shufflenetv2.inference.classifier import Classifier
 from shufflenetv2.weights.manifest import load_manifest
 
 CAT, COFFEE = ROOT / "images/cat.jpg", ROOT / "images/coffee.jpg"

@@ -11,9 +11,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from shufflenetv2.builder import resolve
-from shufflenetv2.explain import picture
-from shufflenetv2.inference import Classifier
-from shufflenetv2.judging import Answers, collect, fit_temperature, likelihood, reliability
+from shufflenetv2.evaluation.judging import Answers, collect, fit_temperature, likelihood, reliability
+from shufflenetv2.inference.classifier import Classifier
+from shufflenetv2.inference.explain import picture
 from shufflenetv2.package import sample_photos
 from shufflenetv2.photos.folders import LabelledPhotos, hold_out, read_labelled
 from shufflenetv2.weights.manifest import find_entry

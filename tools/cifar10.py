@@ -7,11 +7,11 @@ import torch
 from matplotlib.figure import Figure
 
 from shufflenetv2.builder import build, resolve
+from shufflenetv2.inference.stream import answered
 from shufflenetv2.package import CHECKOUT
 from shufflenetv2.photos.decode import open_photo
 from shufflenetv2.photos.folders import LabelledPhotos, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
-from shufflenetv2.stream import answered
 
 ARCH, NAME = "shufflenet_v2_x0_5", "cifar10_v1"
 PICTURES = CHECKOUT / "docs/cifar10"

@@ -19,14 +19,14 @@ import torch
 from PIL import Image
 
 from shufflenetv2.__main__ import main
+from shufflenetv2.benchmarking.runtimes import Candidate, Task
+from shufflenetv2.benchmarking.timing import folder, machine
 from shufflenetv2.builder import resolve
 from shufflenetv2.description import STANDARD, Description
-from shufflenetv2.inference import Classifier
+from shufflenetv2.inference.classifier import Classifier
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.package import sample_photos
 from shufflenetv2.photos.transform import PhotoTransform
-from shufflenetv2.runtimes import Candidate, Task
-from shufflenetv2.timing import folder, machine
 from shufflenetv2.weights.checkpoint import write_checkpoint
 
 from .measure import PHOTOS, make_photos

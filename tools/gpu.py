@@ -19,11 +19,11 @@ import torch
 import torchvision.models
 from torch import Tensor, nn
 
-from shufflenetv2.graphs import record_graph
+from shufflenetv2.benchmarking.timing import Step, machine, one_round
+from shufflenetv2.inference.graphs import record_graph
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.package import CHECKOUT
-from shufflenetv2.timing import Step, machine, one_round
 
 RESULTS = CHECKOUT / "docs" / "benchmark-gpu.json"
 ARCH = "shufflenet_v2_x1_0"

@@ -50,7 +50,10 @@ AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must
         "network/model.py network/deploy.py network/deploy_form.py network/dissect.py",
         "network commands/test_export.py test_details.py",
     ),
-    "formats": ("network/formats exporting.py commands/export.py", "network commands/test_export.py test_details.py"),
+    "formats": (
+        "network/formats exporting.py computing.py commands/export.py",
+        "network commands/test_export.py test_details.py",
+    ),
     "photos": (
         "photos/decode.py photos/formats.py photos/tiff.py photos/avif.py photos/colours.py photos/geometry.py "
         "photos/transform.py photos/url.py",
@@ -61,10 +64,9 @@ AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must
         "photos commands/test_classify.py commands/test_evaluate.py test_entrypoints.py test_details.py",
     ),
     "inference": (
-        "inference.py stream.py counting.py explain.py running.py commands/classify.py commands/evaluate.py "
-        "commands/options.py",
-        "test_entrypoints.py test_builder.py test_details.py test_ways_in.py test_running.py test_explain.py "
-        "photos/test_stream.py commands/test_classify.py commands/test_evaluate.py commands/test_cli.py",
+        "inference evaluation commands/classify.py commands/evaluate.py commands/options.py",
+        "test_entrypoints.py test_builder.py test_details.py test_ways_in.py inference evaluation "
+        "commands/test_classify.py commands/test_evaluate.py commands/test_cli.py",
     ),
 }
 RESULTS, DOCUMENT = CHECKOUT / "build" / "mutants.jsonl", CHECKOUT / "docs" / "mutants.md"

@@ -15,11 +15,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ..benchmarking.rounds import measure
+from ..benchmarking.runtimes import GEMM_SIZE, REFERENCE, RUNTIMES, Candidate, Task
 from ..description import STANDARD
 from ..errors import DatasetError, ImageError
 from ..package import require
-from ..rounds import measure
-from ..runtimes import GEMM_SIZE, REFERENCE, RUNTIMES, Candidate, Task
 from ..weights.manifest import DEFAULT_ARCH
 from .options import add_json, arch, bounded
 
@@ -64,10 +64,10 @@ def threads(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..timing import machine
+    from ..benchmarking.timing import machine
 
     if arguments.files:
-        from ..comparing import compare_files, files_table
+        from ..benchmarking.comparing import compare_files, files_table
 
         report = {"machine": machine(arguments.threads), **compare_files(arguments)}
         print(json.dumps(report, indent=1) if arguments.json else files_table(report))
@@ -147,7 +147,7 @@ def choose_runtimes(arguments: argparse.Namespace) -> tuple[list[str], dict[str,
 
 
 def with_onnx_file(task: Task, directory: Path) -> Task:
-    from ..timing import write_onnx
+    from ..benchmarking.timing import write_onnx
 
     path = directory / f"{task.arch}-{task.candidate.network}.onnx"
     if not path.exists():
@@ -179,7 +179,7 @@ def summarise(tasks: Sequence[Task], times: Sequence[Sequence[float]]) -> list[R
 
 def add_roofline(rows: list[Row]) -> list[Row]:
     """Each inference row's share of the rate of a matrix product measured beside it, where one was."""
-    from ..timing import flops
+    from ..benchmarking.timing import flops
 
     rates = {
         (row["arch"], row["batch"]): 2 * GEMM_SIZE**3 / row["ms"] / 1e6 for row in rows if row["network"] == "gemm"

@@ -26,7 +26,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..builder import Weights
-    from ..stream import Result
+    from ..inference.stream import Result
 
 SOURCES = """\
 a photo, a folder (read recursively, in order), a pattern such as 'photos/*.jpg', an https:// address, or - for one
@@ -212,7 +212,7 @@ def rows_of_cluster(
 
 
 def make_classifier(arguments: argparse.Namespace, source: "Weights") -> Any:
-    from ..inference import Classifier
+    from ..inference.classifier import Classifier
 
     return Classifier(source, **{name: getattr(arguments, name) for name in (*SETTINGS, "device")})
 
@@ -220,7 +220,7 @@ def make_classifier(arguments: argparse.Namespace, source: "Weights") -> Any:
 def make_overlays(arguments: argparse.Namespace, classifier: Any) -> Any:
     if not arguments.explain:
         return None
-    from ..overlays import Overlays
+    from ..inference.overlays import Overlays
 
     return Overlays(arguments.explain, classifier.explain)
 

@@ -30,9 +30,9 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..builder import Weights
-    from ..counting import Counts
-    from ..inference import Classifier
-    from ..judging import Answers
+    from ..evaluation.counting import Counts
+    from ..evaluation.judging import Answers
+    from ..inference.classifier import Classifier
     from ..photos.folders import LabelledPhotos
 
 
@@ -68,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ..computing import device_for, network_of
-    from ..counting import count_hits
     from ..devices import join
+    from ..evaluation.counting import count_hits
     from ..photos.folders import read_labelled
     from ..photos.transform import PhotoTransform
 
@@ -125,10 +125,10 @@ def _tell(counts: "Counts", left_out: list[str]) -> None:
 
 def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPhotos") -> "Counts":
     """What needs every answer, not their count alone."""
-    from .. import judging, report
     from ..builder import resolve
-    from ..counting import Counts
-    from ..inference import Classifier
+    from ..evaluation import judging, report
+    from ..evaluation.counting import Counts
+    from ..inference.classifier import Classifier
     from ..photos.folders import read_labelled
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -168,7 +168,7 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
 
 
 def _asked(arguments: argparse.Namespace, classifier: "Classifier", photos: "LabelledPhotos") -> "Answers":
-    from ..judging import collect
+    from ..evaluation.judging import collect
 
     with progress_bar(len(photos), "photo") as bar:
         return collect(
@@ -184,7 +184,7 @@ def _asked(arguments: argparse.Namespace, classifier: "Classifier", photos: "Lab
 def to_text(
     source: "Weights", counts: "Counts", seconds: float, stated: Metrics | None, more: dict[str, Any] | None = None
 ) -> str:
-    from ..counting import percent, wilson
+    from ..evaluation.counting import percent, wilson
 
     def line(name: str, hits: int, claim: float | None) -> str:
         low, high = wilson(hits, counts.photos)
@@ -204,7 +204,7 @@ def to_text(
 
 def _more_text(more: dict[str, Any], line: Callable[[str, int, float | None], str]) -> Iterator[str]:
     if against := more.get("against"):
-        from ..report import verdict
+        from ..evaluation.report import verdict
 
         yield f"against {against['weights']}"
         yield from (line(f"top-{top}", against[f"top{top}"]["hits"], None) for top in (1, 5))
@@ -226,7 +226,7 @@ def _more_text(more: dict[str, Any], line: Callable[[str, int, float | None], st
 def to_json(
     source: "Weights", counts: "Counts", seconds: float, stated: Metrics | None, more: dict[str, Any] | None = None
 ) -> str:
-    from ..counting import percent, wilson
+    from ..evaluation.counting import percent, wilson
 
     def row(hits: int) -> dict[str, object]:
         return {"hits": hits, "percent": percent(hits, counts.photos), "interval": wilson(hits, counts.photos)}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ..builder import resolve
 from ..description import BATCH_SIZE
 from ..errors import IntegrityError
-from ..inference import Classifier
+from ..inference.classifier import Classifier
 from ..package import require
 from .rows import photo_path, to_row
 

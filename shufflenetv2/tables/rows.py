@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from ..inference.stream import Result
 from ..naming import Weights
-from ..stream import Result
 
 STANDARD_INPUT = "-"
 COLUMNS = {  # of each value but photo and weights there may be none

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..counting import Counts, count_hits
 from ..description import Description, Metrics, parse_description, to_json
 from ..errors import CheckpointError, TrainingError
+from ..evaluation.counting import Counts, count_hits
 from ..files import TEMPORARY, read_regular, write_whole
 from ..network.model import SPECS
 from ..package import progress_bar

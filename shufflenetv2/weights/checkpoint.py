@@ -107,7 +107,7 @@ def load_plain(data: bytes, where: str, *, verified: bool = False) -> Any:
         CheckpointError: the bytes are no checkpoint, are damaged, or hold more than tensors and plain types.
     """
     if not verified:
-        from .foreign import check_container  # weights of the manifest need not wait for it
+        from .foreign import check_container
 
         check_container(data, where)
     try:

@@ -126,7 +126,7 @@ def _obtain(entry: Entry, progress: bool) -> tuple[bytes, CacheError | None]:
             pass
 
     require("fetching weights", "requests>=2.33")
-    from .download import download  # imports requests, which a cached file does without
+    from .download import download
 
     try:
         data = download(entry, progress)

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from support.processes import ROOT
 
-from shufflenetv2 import timing
 from shufflenetv2.__main__ import main
+from shufflenetv2.benchmarking import timing
+from shufflenetv2.benchmarking.runtimes import FOLDER_ROUNDS, GEMM_SIZE, REFERENCE, ROUNDS, RUNTIMES, Candidate, Task
 from shufflenetv2.commands import benchmark
 from shufflenetv2.network.model import SPECS, Spec
 from shufflenetv2.photos.listing import find_photos
-from shufflenetv2.runtimes import FOLDER_ROUNDS, GEMM_SIZE, REFERENCE, ROUNDS, RUNTIMES, Candidate, Task
 from shufflenetv2.weights.manifest import load_manifest
 
 ARCH = "shufflenet_v2_x0_5"

@@ -12,8 +12,8 @@ from PIL import Image
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import build, resolve
-from shufflenetv2.counting import wilson
 from shufflenetv2.description import Metrics, Preprocess
+from shufflenetv2.evaluation.counting import wilson
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.weights.checkpoint import Description, write_checkpoint

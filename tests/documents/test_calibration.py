@@ -10,8 +10,8 @@ from support.processes import ROOT, run_module
 from support.repository import copy_repository
 
 from shufflenetv2.builder import resolve
-from shufflenetv2.explain import picture
-from shufflenetv2.inference import Classifier
+from shufflenetv2.inference.classifier import Classifier
+from shufflenetv2.inference.explain import picture
 from tools.calibration import KINDS, make
 
 NAME = "shufflenet_v2_x0_5/cifar10_v1"

@@ -25,7 +25,7 @@ from support.skips import needs_posix
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
 from shufflenetv2.errors import TableError
-from shufflenetv2.inference import Classifier
+from shufflenetv2.inference.classifier import Classifier
 from shufflenetv2.tables import table as table_module
 from shufflenetv2.tables.rows import COLUMNS, photo_name, photo_path
 from shufflenetv2.tables.table import Table

@@ -14,16 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...description import (
-    Category,
-    Description,
-    demand,
-    parse_description,
-    parse_json,
-    take,
-    take_count,
-    to_json,
-)
+from ...description import Category, Description, demand, parse_description, parse_json, take, take_count, to_json
 from ...errors import CheckpointError, ManifestError
 from .table import PRECISIONS, Network
 

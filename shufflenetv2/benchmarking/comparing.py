@@ -5,13 +5,13 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from .builder import Weights, resolve
-from .computing import network_of
-from .counting import count_hits
-from .devices import Group
-from .network.formats.table import FORMATS, format_of
-from .photos.folders import read_labelled
-from .photos.transform import PhotoTransform
+from ..builder import Weights, resolve
+from ..computing import network_of
+from ..devices import Group
+from ..evaluation.counting import count_hits
+from ..network.formats.table import FORMATS, format_of
+from ..photos.folders import read_labelled
+from ..photos.transform import PhotoTransform
 from .rounds import measure
 from .runtimes import ROUNDS, Candidate, Task
 

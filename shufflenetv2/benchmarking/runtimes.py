@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from .description import BATCH_SIZE
-from .network.formats.table import FORMATS
+from ..description import BATCH_SIZE
+from ..network.formats.table import FORMATS
 
 ROUNDS = 8
 FOLDER_ROUNDS = 3

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .builder import Weights, resolve
-from .computing import device_for, network_of
-from .description import BATCH_SIZE
-from .devices import choose_device
-from .errors import ImageError
-from .package import count, hub_call, made_by_hub
-from .photos.transform import Photo, PhotoTransform, several
-from .running import Runner
+from ..builder import Weights, resolve
+from ..computing import device_for, network_of
+from ..description import BATCH_SIZE
+from ..devices import choose_device
+from ..errors import ImageError
+from ..package import count, hub_call, made_by_hub
+from ..photos.transform import Photo, PhotoTransform, several
+from .runner import Runner
 from .stream import Prediction as Prediction
 from .stream import Result as Result
 from .stream import answered, gathered, likeliest
@@ -218,7 +218,7 @@ class Classifier:
             ImageError, TypeError, CheckpointError: as in a call.
             ValueError: there is no such label, or the network does not end in a mean and a linear layer.
         """
-        from .explain import explained  # for who asks
+        from .explain import explained
 
         return explained(self, photo, label)
 

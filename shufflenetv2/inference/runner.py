@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .devices import memory_told
+from ..devices import memory_told
 from .graphs import Graphed
 
 

@@ -14,7 +14,7 @@ from shufflenetv2.builder import resolve
 from shufflenetv2.description import parse_description, to_json
 from shufflenetv2.entrypoints import classifier
 from shufflenetv2.errors import ManifestError
-from shufflenetv2.inference import Classifier
+from shufflenetv2.inference.classifier import Classifier
 from shufflenetv2.network.model import SPECS
 from shufflenetv2.package import manifest_path
 from shufflenetv2.photos.decode import open_photo

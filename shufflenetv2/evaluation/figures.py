@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from .files import shown
+from ..files import shown
 
 MATRIX = 25  # classes up to which the confusion matrix is drawn
 MARK = "#e8710a"

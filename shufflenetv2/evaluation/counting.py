@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .description import BATCH_SIZE
-from .devices import Group
-from .errors import ImageError
-from .photos.folders import LabelledPhotos
-from .photos.transform import PhotoTransform
-from .running import Runner
-from .stream import answered, check_finite
+from ..description import BATCH_SIZE
+from ..devices import Group
+from ..errors import ImageError
+from ..inference.runner import Runner
+from ..inference.stream import answered, check_finite
+from ..photos.folders import LabelledPhotos
+from ..photos.transform import PhotoTransform
 
 Z = 1.959963984540054  # the standard normal's 97.5 % point
 

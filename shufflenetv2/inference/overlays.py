@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..files import shown, whole_file
+from ..photos.url import is_url
 from .explain import Explanation
-from .files import shown, whole_file
-from .photos.url import is_url
 
 LONGEST_NAME = 160  # bytes of a photo's name that its overlay's name keeps: most file systems take 255
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from .description import BATCH_SIZE
-from .errors import CheckpointError, ImageError
-from .photos.ahead import read_ahead
-from .photos.transform import Photo, PhotoTransform, several
+from ..description import BATCH_SIZE
+from ..errors import CheckpointError, ImageError
+from ..photos.ahead import read_ahead
+from ..photos.transform import Photo, PhotoTransform, several
 
 Row = TypeVar("Row")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shufflenetv2.builder import resolve
 from shufflenetv2.errors import DatasetError
-from shufflenetv2.judging import (
+from shufflenetv2.evaluation.judging import (
     Answers,
     compare,
     confusion,

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .builder import resolve
-from .description import STANDARD
-from .network.deploy import deploy
-from .network.formats.table import FORMATS, Plan, Shape
-from .network.model import SPECS, ShuffleNetV2
-from .photos.transform import PhotoTransform
+from ..builder import resolve
+from ..description import STANDARD
+from ..inference.stream import answered
+from ..network.deploy import deploy
+from ..network.formats.table import FORMATS, Plan, Shape
+from ..network.model import SPECS, ShuffleNetV2
+from ..photos.transform import PhotoTransform
 from .runtimes import GEMM_SIZE, IMAGE_SIZE, Task
-from .stream import answered
 
 WARM_UP = 3
 SECONDS_A_ROUND = 0.3

@@ -9,9 +9,9 @@ from support.processes import ROOT
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
-from shufflenetv2.explain import Explanation
-from shufflenetv2.inference import Classifier
-from shufflenetv2.overlays import Overlays
+from shufflenetv2.inference.classifier import Classifier
+from shufflenetv2.inference.explain import Explanation
+from shufflenetv2.inference.overlays import Overlays
 from shufflenetv2.photos.decode import open_photo
 
 CAT = ROOT / "images/cat.jpg"

@@ -11,10 +11,10 @@ from torch import nn
 from shufflenetv2.__main__ import main
 from shufflenetv2.entrypoints import classifier
 from shufflenetv2.errors import DeviceError
+from shufflenetv2.inference.runner import Runner
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.model import ShuffleNetV2
 from shufflenetv2.package import sample_photos
-from shufflenetv2.running import Runner
 
 CPU = torch.device("cpu")
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from PIL import Image
 
+from ..files import shown, write_whole
+from ..inference.classifier import Classifier
+from ..naming import Weights
+from ..package import PACKAGE, require
+from ..photos.decode import open_photo
 from .counting import percent, wilson
-from .files import shown, write_whole
-from .inference import Classifier
 from .judging import Answers, compare, confusion, coverage, likelihood, per_class, reliability
-from .naming import Weights
-from .package import PACKAGE, require
-from .photos.decode import open_photo
 
 SHOWN = 24  # of the surest mistakes, and of the photos on which two differ, that are shown as pictures
 PAIRS = 30  # of the most confused classes
@@ -122,7 +122,7 @@ def write_report(folder: Path, content: dict[str, Any], one: Two, two: Two | Non
         write_whole(folder / f"{name}.png", data)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"data": _data, "shown": shown}
-    template = environment.from_string((PACKAGE / "report.html").read_text(encoding="utf-8"))
+    template = environment.from_string((PACKAGE / "evaluation" / "report.html").read_text(encoding="utf-8"))
     labels = {row["index"]: row["label"] for row in content["classes"]}
     against = content.get("against")
     page = template.render(

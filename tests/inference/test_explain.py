@@ -13,12 +13,12 @@ from torch import nn
 
 from shufflenetv2.builder import resolve
 from shufflenetv2.errors import ImageError
-from shufflenetv2.explain import contributions, laid_out, last_features
-from shufflenetv2.inference import Classifier
+from shufflenetv2.inference.classifier import Classifier
+from shufflenetv2.inference.explain import contributions, laid_out, last_features
+from shufflenetv2.inference.stream import Prediction
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.model import SPECS, ShuffleNetV2, spec_of
 from shufflenetv2.photos.decode import _UPRIGHT, open_photo
-from shufflenetv2.stream import Prediction
 
 CAT = ROOT / "images/cat.jpg"
 SIZE = (451, 300)

@@ -16,8 +16,8 @@ from test_decode import CAT, COFFEE
 
 from shufflenetv2.builder import resolve
 from shufflenetv2.errors import ImageError
-from shufflenetv2.inference import Classifier
-from shufflenetv2.stream import Result
+from shufflenetv2.inference.classifier import Classifier
+from shufflenetv2.inference.stream import Result
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from test_decode import CAT, COFFEE
 from torch import Tensor, nn
 
 from shufflenetv2.builder import resolve
-from shufflenetv2.counting import count_hits
 from shufflenetv2.description import BATCH_SIZE
 from shufflenetv2.devices import Group
 from shufflenetv2.errors import CheckpointError, ImageError
-from shufflenetv2.inference import Classifier, Prediction
+from shufflenetv2.evaluation.counting import count_hits
+from shufflenetv2.inference.classifier import Classifier, Prediction
 from shufflenetv2.photos.folders import LabelledPhotos
 from shufflenetv2.photos.transform import PhotoTransform
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .package import logger
+from ..package import logger
 
 Network = Callable[[Tensor], Tensor]
 Record = Callable[[Network, Tensor], Network]

@@ -16,8 +16,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from .network.deploy_form import DeployedShuffleNetV2
-from .photos.transform import Photo, PhotoTransform, several
+from ..network.deploy_form import DeployedShuffleNetV2
+from ..photos.transform import Photo, PhotoTransform, several
 from .stream import Prediction
 
 NOTEBOOK_SIDE = 1024  # pixels of the picture that a notebook shows

@@ -8,8 +8,8 @@ import torch
 from support.networks import TINY, randomise, relative_error
 from torch import Tensor
 
-from shufflenetv2 import graphs
-from shufflenetv2.graphs import Graphed, Network
+from shufflenetv2.inference import graphs
+from shufflenetv2.inference.graphs import Graphed, Network
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.model import ShuffleNetV2
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..description import COLDEST, HOTTEST
+from ..errors import DatasetError, ImageError
+from ..inference.classifier import Classifier
+from ..inference.stream import answered, check_finite
+from ..naming import Weights
+from ..photos.folders import LabelledPhotos
+from ..weights.checkpoint import write_checkpoint
 from .counting import Z
-from .description import COLDEST, HOTTEST
-from .errors import DatasetError, ImageError
-from .inference import Classifier
-from .naming import Weights
-from .photos.folders import LabelledPhotos
-from .stream import answered, check_finite
-from .weights.checkpoint import write_checkpoint
 
 BINS = 15  # of the reliability diagram, as in Guo et al.
 LEAST_PHOTOS = 200  # for a temperature
