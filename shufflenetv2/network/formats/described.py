@@ -187,7 +187,7 @@ def choose_probes(model: Network, in_channels: int, size: int) -> tuple[Probe, .
     firsts = {labels[index]: index for index in reversed(order)}  # the surest of each label
     chosen = sorted(order, key=lambda index: firsts[labels[index]] != index)[:PROBES]
     return tuple(
-        Probe(base64.b64encode(squares[index].numpy().tobytes()).decode(), labels[index], float(margins[index]))
+        Probe(base64.b64encode(bytes(squares[index].flatten().tolist())).decode(), labels[index], float(margins[index]))
         for index in chosen
     )
 

@@ -152,6 +152,7 @@ FORMATS = {
         parts=(".xml", ".bin"),
         module="openvino",
         runtime="openvino",
+        to_write=("packaging",),  # OpenVINO's converter imports it, and does not require it
         to_open=("openvino>=2025.3",),
         to_quantise=("nncf>=3",),
         precisions=PRECISIONS,
@@ -183,7 +184,7 @@ FORMATS = {
         parts=("config.json", "model.safetensors", "README.md"),
         module="safetensors",
         runtime="torch",
-        to_open=("safetensors>=0.5",),
+        to_open=("safetensors>=0.5", "numpy"),
         precisions=("float32", *HALF),
         folder=True,
         plain=True,
