@@ -205,13 +205,17 @@ def mutate(area: str, seed: int, count: int, again: bool, budget: float) -> None
 def document() -> None:
     """Bring docs/mutants.md up to date with the results; it keeps the reasons that it gives for survivors."""
     old, found = DOCUMENT.read_text(encoding="utf-8"), results().values()
-    reasons = dict(re.findall(r"^- `` (.+?) ``: (.*)$", old, re.MULTILINE))
-    text = old[: old.index("| Area")] + "| Area | Seed | Date | Mutants | Killed | |\n|---|---|---|---|---|---|\n"
+    reasons = dict(re.findall(r"^- `` (.+?) ``: (?!to be looked at)(.*)$", old, re.MULTILINE))
+    text = (
+        old[: old.index("| Area")]
+        + "| Area | Seed | Date | Mutants | Killed | | Change nothing |\n|---|---|---|---|---|---|---|\n"
+    )
     for area in AREAS:
         ours = [each for each in found if each["area"] == area]
         if ours:
             last, killed = ours[-1], sum(each["killed"] for each in ours)
-            share = f"{killed / len(ours):.0%}"
+            nothing = sum(not each["killed"] and each["key"] in reasons for each in ours)
+            share = f"{killed / len(ours):.0%} | {nothing}"
             text += f"| {area} | {last['seed']} | {last['date']} | {len(ours)} | {killed} | {share} |\n"
     text += "\n## Alive, and why\n\n"
     alive = sorted(each["key"] for each in found if not each["killed"])

@@ -67,6 +67,8 @@ def test_fast_decoding_makes_large_photos_smaller_and_leaves_others_alone(tmp_pa
         assert size == (width, height)
         assert torch.equal(images, exact(tmp_path / "photo.jpg")) is equal
         assert (images - exact(tmp_path / "photo.jpg")).abs().mean() < 0.1
+        with Image.open(tmp_path / "photo.jpg") as photograph:
+            assert torch.equal(exact(tmp_path / "photo.jpg"), torchvision_preset(STANDARD)(photograph)[None])
     generated(2048, 2048, seed=1).save(tmp_path / "photo.png")
     assert torch.equal(fast(tmp_path / "photo.png"), exact(tmp_path / "photo.png"))  # JPEG alone has such a decoder
     assert pickle.loads(pickle.dumps(fast)).fast_decode
