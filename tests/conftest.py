@@ -42,6 +42,7 @@ NEEDED = {
     "commands/test_evaluate.py": ("torchvision",),
     "commands/test_export.py": ("onnx", "onnxruntime", "onnxscript"),
     "documents/test_bundle.py": ("matplotlib", "playwright"),
+    "test_details.py": ("torchvision", "tqdm", "matplotlib"),
     "training/": ("torchvision", "tqdm", "matplotlib"),
 }
 
