@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     output = arguments.output or Path(weights.arch + form.suffix)
     shape = shape_for(form, weights, arguments.size, arguments.fixed_batch)
     check_output(output, form)
+    if output.exists() and os.path.isabs(weights.name) and os.path.samefile(output, weights.name):
+        raise FileExistsError(f"{output} is the file of the weights themselves; -o takes another name")
     photos = calibration_photos(arguments.calibrate, weights, shape.size) if arguments.calibrate else None
     order = Order(weights, arguments.format, shape, arguments.precision, arguments.plain, photos)
     for line in write(order, output):
@@ -95,6 +99,12 @@ def check_output(output: Path, form: Format) -> None:
         raise FileExistsError(f"{output} is a pipe, a socket or a device; -o takes the name of a file")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"there is no directory {output.parent} to write {output.name} into")
+    try:
+        tempfile.TemporaryFile(dir=output.parent).close()
+    except OSError as error:
+        raise PermissionError(
+            f"nothing can be written into {output.parent}: {error.strerror}; choose another -o"
+        ) from error
     if form.folder:
         others = [each.name for each in output.iterdir() if each.name not in form.parts] if output.is_dir() else []
         if output.is_file() or others:

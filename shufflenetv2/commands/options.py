@@ -159,7 +159,7 @@ def probability(text: str) -> float:
 
 
 def above_zero(text: str) -> float:
-    return bounded(float, text, 1e-12, 1e6, "above 0")
+    return bounded(float, text, 1e-12, 1e6, "above 0 and at most 1000000")
 
 
 def from_zero(text: str) -> float:

@@ -143,7 +143,7 @@ def test_errors_are_one_line(
     [
         ("--batch-size", "x", "a whole number from 1 to 1000000"),
         ("--batch-size", "0", "a whole number from 1 to 1000000"),
-        ("--lr", "nan", "above 0"),
+        ("--lr", "nan", "above 0 and at most 1000000"),
         ("--sizes", "64:2", "above 0 and at most 1"),
         ("--sizes", "64:", "above 0 and at most 1"),
         ("--sizes", "31", "a whole number of pixels from 32 to 2048"),

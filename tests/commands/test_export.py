@@ -241,3 +241,22 @@ def test_a_size_below_what_the_stem_takes(checkpoint, tmp_path, capsys, monkeypa
     assert main(["export", "--format", "torch-export", "--weights", str(checkpoint), "--size", "32"]) == 1
     assert f"--size 32 is too small for {checkpoint}, which takes 33 pixels or more" in capsys.readouterr().err
     assert [*tmp_path.glob("*.pt2")] == []
+
+
+def test_the_file_of_the_weights_is_never_written_over(checkpoint, tmp_path, capsys):
+    mine = tmp_path / "mine.pt"
+    mine.write_bytes(checkpoint.read_bytes())
+    before = mine.read_bytes()
+    (tmp_path / "link.pt").symlink_to(mine)
+    for output in (mine, tmp_path / "link.pt"):
+        assert main(["export", "--format", "torchscript", "--weights", str(mine), "-o", str(output)]) == 1
+        assert "is the file of the weights themselves; -o takes another name" in capsys.readouterr().err
+        assert mine.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(checkpoint, capsys, monkeypatch):
+    monkeypatch.setattr(exporting, "build", lambda *arguments, **options: pytest.fail("the model was built"))
+    assert main(["export", "--format", "torchscript", "--weights", str(checkpoint), "-o", "/proc/mine.pt"]) == 1
+    error = capsys.readouterr().err
+    assert "nothing can be written into /proc: " in error
+    assert error.count("\n") == 1
