@@ -76,10 +76,10 @@ def prepare_reader(stand_in: StandIn, directory: Path) -> Reader:
 
 
 def named(block: Block) -> tuple[str, ...]:
-    """What a block has pip install, as requirements; the gate's and Python's blocks are typed where that was done."""
+    """What a block has pip install, in Python's in a comment; the gate's blocks are typed where that was done."""
+    words = shlex.split(block.code.splitlines()[0].removeprefix("# "))
     if block.language == "python":
-        return HUB
-    words = shlex.split(block.code.splitlines()[0])
+        return (*HUB, *words[2:]) if words[:2] == ["pip", "install"] else HUB
     if block.ci or words[:2] != ["pip", "install"]:
         return ("shufflenetv2",)
     return tuple(re.sub(r"^\.", "shufflenetv2", word) for word in words[2:] if not word.startswith("-"))

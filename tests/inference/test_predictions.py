@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from test_decode import CAT, COFFEE
+from support.photo_mutants import CAT, COFFEE
 from torch import Tensor, nn
 
 from shufflenetv2.builder import resolve

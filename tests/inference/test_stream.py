@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from test_decode import CAT, COFFEE
+from support.photo_mutants import CAT, COFFEE
 
 from shufflenetv2.builder import resolve
 from shufflenetv2.errors import ImageError

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_decode import CAT
+from support.photo_mutants import CAT
 
 from shufflenetv2.errors import DatasetError
 from shufflenetv2.photos.folders import find_split, read_labelled

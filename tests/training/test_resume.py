@@ -338,7 +338,9 @@ def test_killed_anywhere_and_resumed_is_as_uninterrupted(tmp_path: Path) -> None
     @given(kills=st.lists(KILLS, min_size=2, max_size=6).map(", ".join))
     def resumed(kills: str) -> None:
         run = tmp_path / f"run {len(killed)}"
-        killed.append(int(run_python(KILLED, kills, str(run), *options, cwd=ROOT, env=ENVIRONMENT).stdout))
+        killed.append(
+            int(run_python(KILLED, kills, str(run), *options, cwd=ROOT, env=ENVIRONMENT).stdout.splitlines()[-1])
+        )
         assert_same_run(run, tmp_path / "whole")
 
     resumed()
