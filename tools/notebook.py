@@ -34,6 +34,7 @@ def executed(text: str) -> Any:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         manager._kernel_spec = KernelSpec(argv=argv, display_name="Python 3", language="python")
         client = NotebookClient(notebook, km=manager, timeout=LONGEST, resources={"metadata": {"path": str(empty)}})
+        client.owns_km = True  # it ends the kernel, and closes what leads to it
         client.execute(env={**os.environ, **reader.environment, "IPYTHONDIR": directory, "PYTHONPATH": ""})
     for cell in notebook.cells:
         cell.metadata.clear()
