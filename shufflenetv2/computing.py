@@ -39,28 +39,13 @@ def in_runtime(
         ImportError: it is not installed; the message has the pip line.
         ExportError: the file could not be written, or computes something else.
     """
-    if runtime not in ("torch", *SERVED):
-        raise ValueError(f"there is no runtime {runtime!r:.80}; there are torch, {', '.join(SERVED)}")
-    if precision not in ("float32", *HALF):
-        raise ValueError(f"there is no precision {precision!r:.80} here; there are float32, {', '.join(HALF)}")
-    if weights.exported is not None:
-        own = weights.exported.inside.precision
-        if precision not in ("float32", own):
-            raise ValueError(f"{weights.title} computes in {own}, not in {precision}; leave precision out")
-        if plain:
-            raise ValueError(f"{weights.title} computes the form that it was exported in; leave out plain")
-        if runtime not in ("torch", weights.exported.runtime):
-            raise ValueError(f"{weights.title} runs in {weights.exported.runtime}, not in {runtime}; leave runtime out")
+    _check(weights, runtime, precision, plain)
+    if weights.exported is not None or runtime == "torch":
         return weights
-    if runtime == "torch":
-        return weights
-    form = FORMATS[SERVED[runtime]]
-    if precision not in form.precisions:
-        raise ValueError(f"{runtime} computes in {', '.join(form.precisions)} here, not in {precision}")
-    order = Order(weights, SERVED[runtime], shape_for(form, weights), precision, plain)
+    order = Order(weights, SERVED[runtime], shape_for(FORMATS[SERVED[runtime]], weights), precision, plain)
     path = cached_path(order)
     for attempt in (1, 2):
-        if attempt == 2 or not all(part.exists() for part in form.files(path)):
+        if attempt == 2 or not all(part.exists() for part in order.form.files(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
             logger.info("writing %s", path)
             for line in write(order, path, progress):
@@ -75,6 +60,25 @@ def in_runtime(
         assert isinstance(network, ExportedNetwork)
         return replace(weights, exported=network, local=True)
     raise AssertionError
+
+
+def _check(weights: Weights, runtime: str, precision: str, plain: bool) -> None:
+    if runtime not in ("torch", *SERVED):
+        raise ValueError(f"there is no runtime {runtime!r:.80}; there are torch, {', '.join(SERVED)}")
+    if precision not in ("float32", *HALF):
+        raise ValueError(f"there is no precision {precision!r:.80} here; there are float32, {', '.join(HALF)}")
+    if weights.exported is not None:
+        own = weights.exported.inside.precision
+        if precision not in ("float32", own):
+            raise ValueError(f"{weights.title} computes in {own}, not in {precision}; leave precision out")
+        if plain:
+            raise ValueError(f"{weights.title} computes the form that it was exported in; leave out plain")
+        if runtime not in ("torch", weights.exported.runtime):
+            raise ValueError(f"{weights.title} runs in {weights.exported.runtime}, not in {runtime}; leave runtime out")
+    elif runtime != "torch":
+        able = FORMATS[SERVED[runtime]].precisions
+        if precision not in able:
+            raise ValueError(f"{runtime} computes in {', '.join(able)} here, not in {precision}")
 
 
 def cached_path(order: Order) -> Path:

@@ -145,10 +145,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.trainer import Trainer
 
     arguments = complete(arguments)
-    with (
-        join(arguments.device) as group,
-        ExitStack() as stack,
-    ):  # around everything: an error in all processes is told once
+    # Around everything: an error in all processes is told once.
+    with join(arguments.device) as group, ExitStack() as stack:
         require("training", "torchvision>=0.25", "tqdm>=4.66", "matplotlib>=3.9")
         told = (lambda line: print(f"shufflenetv2: {line}", file=sys.stderr)) if group.leads else (lambda line: None)
         train, val = read_data(arguments, told)
@@ -176,11 +174,13 @@ def run(arguments: argparse.Namespace) -> int:
             small_stem=description.small_stem,
         )
         assert isinstance(model, ShuffleNetV2)
-        start = learnt_from(train, val)
-        start |= {"weights file": contents(source.read(group.leads).state_dict) if source else "none"}
-        start |= {"normalisation": f"{preprocess.mean} {preprocess.std}"}
-        start |= {"val size": str(arguments.val_size or "none")}
-        start |= {"teacher": teacher.contents if teacher else "none"}
+        start = {
+            **learnt_from(train, val),
+            "weights file": contents(source.read(group.leads).state_dict) if source else "none",
+            "normalisation": f"{preprocess.mean} {preprocess.std}",
+            "val size": str(arguments.val_size or "none"),
+            "teacher": teacher.contents if teacher else "none",
+        }
         trainer = Trainer(model.to(group.device), train, preprocess, recipe, group, teacher)
         RunFolder(arguments.output, state, trainer, val, description, start).train()
         if group.leads:
