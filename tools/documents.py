@@ -59,8 +59,9 @@ class Picture:
 CARDS = ("docs/shufflenet_v2.md", "docs/shufflenet_v2.ko.md")
 DOCUMENTS = ("README.md", "docs/measurements.md", "docs/why.md", "docs/cifar10.md")
 TUTORIALS = ("docs/tutorial-photo.md", "docs/tutorial-fine-tune.md")
+PAGES = (*TUTORIALS, "docs/why.md")  # those that name a release
 GENERATED: tuple[Text | Picture, ...] = (
-    *(Text(path, release.rewritten) for path in ("README.md", "SECURITY.md", "CITATION.cff", *CARDS, *TUTORIALS)),
+    *(Text(path, release.rewritten) for path in ("README.md", "SECURITY.md", "CITATION.cff", *CARDS, *PAGES)),
     *(Text(path, tables.rewritten) for path in (*DOCUMENTS, *CARDS)),
     *(Picture(f"images/{name}", figures.origin, figures.draw) for name in figures.DRAWINGS),
     *(Text(path, outputs.rewritten) for path in ("README.md", *TUTORIALS)),

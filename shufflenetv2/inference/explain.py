@@ -51,6 +51,11 @@ class Explanation:
             positions see. Positive speaks for the label, negative against it. 0 where the network was shown nothing.
         seen: bool ``(H, W)``, what the network was shown: the crop.
         frame: left, top, right and bottom of the crop, in the photo's pixels.
+
+    Example:
+        >>> explanation = shufflenetv2.classifier(weights="cifar10").explain("images/cat.jpg")
+        >>> explanation.label, explanation.heatmap.shape, explanation.overlay().size
+        ('cat', torch.Size([300, 451]), (451, 300))
     """
 
     predictions: list[Prediction]

@@ -19,6 +19,11 @@ class Prediction(NamedTuple):
     """One label of a photo: its name, its softmax probability in [0, 1], its index in the logits.
 
     ``json.dumps`` makes a list of it, and an object of ``_asdict()``.
+
+    Example:
+        >>> first = shufflenetv2.classifier(weights="cifar10")("images/cat.jpg")[0]
+        >>> first.label, first.index, sorted(first._asdict())
+        ('cat', 3, ['index', 'label', 'probability'])
     """
 
     label: str
@@ -33,13 +38,28 @@ class Prediction(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One photo of a stream, with its answer or with what is wrong with it."""
+    """One photo of a stream, with its answer or with what is wrong with it.
 
-    photo: Any  # as it was given
-    predictions: list[Prediction]  # most likely first; none if there is an error
+    Attributes:
+        photo: as it was given.
+        predictions: most likely first; none if there is an error.
+        error: what is wrong with the photo, or ``None``.
+        features: float32 ``(head_channels,)``, what the last layer reads, if it was asked for.
+        size: width and height in pixels, as a person sees the photo.
+
+    Example:
+        >>> classify = shufflenetv2.classifier(weights="cifar10")
+        >>> for result in classify.stream(["images/cat.jpg", "gone.jpg"], features=True):
+        ...     print(result.size, type(result.error).__name__, result.features is not None)
+        (451, 300) NoneType True
+        None ImageError False
+    """
+
+    photo: Any
+    predictions: list[Prediction]
     error: ImageError | None = None
-    features: Tensor | None = None  # float32 (head_channels,), what the last layer reads, if it was asked for
-    size: tuple[int, int] | None = None  # width and height in pixels, as a person sees the photo
+    features: Tensor | None = None
+    size: tuple[int, int] | None = None
 
 
 def answered(

@@ -14,7 +14,7 @@ from shufflenetv2 import errors
 from tools.outputs import prepare_reader
 
 FUNCTIONS = [name for name in shufflenetv2.__all__ if inspect.isfunction(getattr(shufflenetv2, name))]
-CLASSES = ["Classifier", "ShuffleNetV2", "Spec"]
+CLASSES = [name for name in shufflenetv2.__all__ if isinstance(getattr(shufflenetv2, name), type)]
 ERRORS = [name for name in shufflenetv2.__all__ if name.endswith("Error")]
 
 
@@ -71,6 +71,6 @@ for name in sys.argv[1:]:
     assert not runner.failures, name
 print(tried)
 """
-    names = [*FUNCTIONS, *CLASSES, "ShuffleNetError"]
+    names = [*FUNCTIONS, *(name for name in CLASSES if name not in ERRORS), "ShuffleNetError"]
     result = run_python(program, *names, cwd=reader.checkout, env=reader.environment, timeout=400)
     assert int(result.stdout.splitlines()[-1]) > 2 * len(names)

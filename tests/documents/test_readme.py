@@ -74,7 +74,7 @@ def test_readme_is_short_and_its_links_lead_somewhere() -> None:
     assert all('alt="' in image for image in re.findall(r"<img [^>]*>", text))
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/shufflenet_v2.md", "docs/shufflenet_v2.ko.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/shufflenet_v2.md", "docs/shufflenet_v2.ko.md", "docs/why.md"])
 def test_the_hub_is_always_asked_for_a_release(document: str) -> None:
     for block in read_blocks((ROOT / document).read_text(encoding="utf-8")):
         for call in re.findall(r"hub\.load\(.*", block.code):

@@ -1,16 +1,24 @@
-"""The tutorials are run as they stand. What their blocks print is compared by ``test_generated.py``."""
+"""Tutorials and pages are run as they stand. What the tutorials' blocks print: ``test_generated.py``."""
 
 import re
+import shutil
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 from support.processes import ROOT
+from support.skips import NOT_INSTALLED
 from support.stand_in import StandIn
 
+import shufflenetv2
 from tools.outputs import Block, Reader, prepare_reader, printed, read_blocks
 
 PAGES = ("docs/tutorial-photo.md", "docs/tutorial-fine-tune.md")
-BLOCKS = [(page, block) for page in PAGES for block in read_blocks((ROOT / page).read_text(encoding="utf-8"))]
+LATER = ("docs/why.md", "docs/phone.md")  # these speak of weights and of photos that a reader has by then
+
+
+def blocks(pages: tuple[str, ...]) -> list[tuple[str, Block]]:
+    return [(page, block) for page in pages for block in read_blocks((ROOT / page).read_text(encoding="utf-8"))]
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +26,31 @@ def reader(stand_in: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Reade
     return prepare_reader(stand_in, tmp_path_factory.mktemp("reader"))
 
 
+@pytest.fixture(scope="module")
+def equipped(stand_in: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """A reader with weights of their own, a photo, and as many labelled ones as calibration asks for."""
+    reader = prepare_reader(stand_in, tmp_path_factory.mktemp("equipped"))
+    model = shufflenetv2.shufflenet_v2_x0_5(weights="cifar10", num_classes=2)
+    for name in ("mine", "first", "second"):
+        shufflenetv2.save(model, reader.checkout / f"{name}.pth", categories=["cat", "coffee"])
+    shutil.copy(reader.checkout / "images/cat.jpg", reader.checkout / "photo.jpg")
+    for folder in (reader.checkout / "photos").iterdir():
+        for index in range(8, 100):
+            shutil.copy(folder / f"{index % 8}.jpg", folder / f"{index}.jpg")
+    return reader
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "block"), BLOCKS, ids=lambda part: getattr(part, "line", part))
+@pytest.mark.parametrize(("page", "block"), blocks(LATER), ids=lambda part: getattr(part, "line", part))
+def test_block_of_a_later_page_runs(page: str, block: Block, equipped: Reader) -> None:
+    try:
+        printed(block, equipped)
+    except PackageNotFoundError as error:
+        pytest.skip(f"{NOT_INSTALLED}{error}, which line {block.line} needs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "block"), blocks(PAGES), ids=lambda part: getattr(part, "line", part))
 def test_block_runs(page: str, block: Block, reader: Reader) -> None:
     """One after the other: later blocks use what earlier ones wrote."""
     if block.output is None:
