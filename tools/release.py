@@ -4,7 +4,9 @@ import re
 
 from shufflenetv2 import __version__
 
-_NAMED = re.compile(r"(org/repo:v|org_repo_v|org/repo/blob/v|org/repo/archive/v|^version: )\d+\.\d+\.\d+\w*", re.M)
+_NAMED = re.compile(
+    r"(org/repo:v|org_repo_v|gh/org/repo/v|org/repo/blob/v|org/repo/archive/v|^version: )\d+\.\d+\.\d+\w*", re.M
+)
 
 
 def rewritten(text: str) -> str:
