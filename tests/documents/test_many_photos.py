@@ -1,6 +1,8 @@
 """docs/many-photos.md and docs/serving.md are run as they stand."""
 
+import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -47,7 +49,8 @@ def address(tmp_path: Path) -> Iterator[str]:
     [program] = blocks(SERVER)
     (tmp_path / "server.py").write_text(program.replace("port=8000", f"port={port}"))
     url = f"http://127.0.0.1:{port}"
-    with started(sys.executable, "server.py", cwd=tmp_path, env=importing(), stdout=-3, stderr=-3) as process:
+    own = {"cwd": tmp_path, "env": importing(), "stdout": -3, "stderr": -3, "start_new_session": True}
+    with started(sys.executable, "server.py", **own) as process:
         end = time.monotonic() + 120
         while time.monotonic() < end and process.poll() is None:
             try:
@@ -56,8 +59,7 @@ def address(tmp_path: Path) -> Iterator[str]:
             except httpx.TransportError:
                 time.sleep(0.2)
         yield url
-        process.terminate()
-        process.wait(20)
+        os.killpg(process.pid, signal.SIGKILL)  # its workers are processes of their own, and would outlive it
 
 
 @pytest.mark.slow
