@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -270,12 +271,13 @@ def test_a_folder_that_is_read_only(photos: Path, tmp_path: Path, capsys: pytest
     assert "x.csv cannot be written (Permission denied)" in capsys.readouterr().err
 
 
-def kills(command: list[str], done: Callable[[], bool], seed: int) -> Iterator[float]:
-    """Run ``command`` again and again, killed after a random time, until ``done``; yields those times."""
+def kills(command: list[str], done: Callable[[], bool], longest: float, seed: int) -> Iterator[float]:
+    """Run ``command``, which takes ``longest`` seconds, again and again, killed after a random part of them, until
+    ``done``; yields the times."""
     draw = random.Random(seed)
     while not done():
         with subprocess.Popen(command, env=importing(), stderr=subprocess.DEVNULL, cwd=ROOT) as process:
-            seconds = draw.uniform(2, 6)
+            seconds = draw.uniform(0.3, 0.8) * longest
             try:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -293,11 +295,13 @@ def test_killed_at_random_and_resumed_it_is_the_same_table(kind: str, photos: Pa
     for index in range(1000):
         os.link(sources[index % 90], folder / f"{index:04}.jpg")
     whole, output = tmp_path / f"whole.{kind}", tmp_path / f"x.{kind}"
-    assert classify(folder, "--output", whole, "--features") == 1
-    command = [sys.executable, "-c", OFTEN, "classify", str(folder), *WEIGHTS, "--features"]
-    command += ["--output", str(output), "--resume"]
+    command = [sys.executable, "-c", OFTEN, "classify", str(folder), *WEIGHTS, "--features", "--output"]
+    start = time.monotonic()
+    assert run(*command, whole, env=importing(), check=False).returncode == 1
+    longest = time.monotonic() - start
+    command += [str(output), "--resume"]
     parts = output.with_name(f"{output.name}.parts")
-    times = list(kills(command, lambda: output.exists() and not parts.exists(), seed=len(kind)))
+    times = list(kills(command, lambda: output.exists() and not parts.exists(), longest, seed=len(kind)))
     assert output.read_bytes() == whole.read_bytes()
     assert len(times) >= 1
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".x")] == []
