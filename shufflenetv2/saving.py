@@ -71,26 +71,28 @@ def save(
     path = _checked_path(path)
     inside = _unwrapped(model)
     found = Checkpoint(_plain_tensors(inside), None, "the network")
-    arch = arch_by_width(found)
-    raw = {
-        "arch": arch,
-        "in_channels": found.in_channels,
-        "small_stem": _has_small_stem(inside),
-        "categories": _labels(categories, inside, found.num_classes),
-        "preprocess": _preparation(preprocess, weights, inside, arch),
-        "temperature": _temperature(temperature, inside),
-        "metrics": to_json(metrics) if isinstance(metrics, Metrics) else metrics and dict(metrics),
-    }
-    try:
-        description = parse_description(raw, SPECS, "save")
-    except ManifestError as error:
-        raise ValueError(str(error)) from error
+    description = _description(
+        arch=(arch := arch_by_width(found)),
+        in_channels=found.in_channels,
+        small_stem=_has_small_stem(inside),
+        categories=_labels(categories, inside, found.num_classes),
+        preprocess=_preparation(preprocess, weights, inside, arch),
+        temperature=_temperature(temperature, inside),
+        metrics=to_json(metrics) if isinstance(metrics, Metrics) else metrics and dict(metrics),
+    )
     _check_readable(inside, found, description)
     try:
         write_checkpoint(path, found.state_dict, description)
     except OSError as error:
         raise CheckpointError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
     return path
+
+
+def _description(**raw: Any) -> Description:
+    try:
+        return parse_description(raw, SPECS, "save")
+    except ManifestError as error:
+        raise ValueError(str(error)) from error
 
 
 def _checked_path(path: str | os.PathLike[str]) -> Path:

@@ -5,7 +5,6 @@ import base64
 import io
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,28 +107,27 @@ def _as_address(image: Any) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def endpoint(classifiers: Classifiers, addresses: bool) -> Callable[[Any], Any]:
-    """``/classify`` for a Starlette application: the bytes of a photo in, JSON out. docs/demo.md describes it.
+class Endpoint:
+    """``classify`` is ``/classify`` of a Starlette application: a photo's bytes in, JSON out. docs/demo.md has it.
 
     Args:
         classifiers: the weights to choose from.
         addresses: whether ``?url=`` may name a photo elsewhere.
     """
-    from starlette.responses import JSONResponse
 
-    from .photos.reading import max_bytes
-    from .photos.url import is_url
+    def __init__(self, classifiers: Classifiers, addresses: bool) -> None:
+        self._classifiers, self._addresses = classifiers, addresses
+        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._waiting = 0
 
-    turn = asyncio.Semaphore(AT_ONCE)
-    waiting = 0
+    async def classify(self, request: Any) -> Any:
+        from starlette.responses import JSONResponse
 
-    async def classify(request: Any) -> Any:
-        nonlocal waiting
-        if waiting >= WAITING:
+        if self._waiting >= WAITING:
             return JSONResponse({"error": f"{WAITING} photos are waiting already; try again later"}, 503)
-        waiting += 1
+        self._waiting += 1
         try:
-            return JSONResponse(await respond(request))
+            return JSONResponse(await self._respond(request))
         except _RefusalError as refusal:
             return JSONResponse({"error": str(refusal)}, refusal.status)
         except TimeoutError:
@@ -137,41 +135,47 @@ def endpoint(classifiers: Classifiers, addresses: bool) -> Callable[[Any], Any]:
         except ShuffleNetError as error:
             return JSONResponse({"error": str(error)}, 400)
         finally:
-            waiting -= 1
+            self._waiting -= 1
 
-    async def respond(request: Any) -> dict[str, Any]:
+    async def _respond(self, request: Any) -> dict[str, Any]:
         asked = dict(request.query_params)
         if unknown := asked.keys() - {"weights", "top", "threshold", "url"}:
             raise _RefusalError(400, f"unknown: {', '.join(sorted(unknown))}; there are: weights, top, threshold, url")
         url = asked.get("url")
-        if url is not None and not addresses:
-            raise _RefusalError(
-                403, "addresses are not fetched here; send the photo itself, or start the demo with --urls"
-            )
-        if url is not None and not is_url(url):  # it would be opened as a file of this machine
-            raise _RefusalError(400, f"url must begin with https://, got {url!r:.80}")
-        photo = url if url is not None else await body(request, max_bytes())
-        name = asked.get("weights", classifiers.opening)
+        photo = await _body(request) if url is None else self._allowed(url)
+        name = asked.get("weights", self._classifiers.opening)
         top, threshold = _number(asked, "top", int, TOP), _number(asked, "threshold", float, 0.0)
         called = "" if url else "the photo"
-        async with turn:
-            said = await asyncio.to_thread(lambda: answer(classifiers, photo, name, top, threshold, called))
+        async with self._turn:
+            said = await asyncio.to_thread(lambda: answer(self._classifiers, photo, name, top, threshold, called))
         predictions = [each._asdict() for each in said.predictions]
         return {"weights": said.weights, "predictions": predictions, "seconds": round(said.reading + said.computing, 4)}
 
-    async def body(request: Any, most: int) -> bytes:
-        parts, received = [], 0
-        async with asyncio.timeout(SECONDS):
-            async for part in request.stream():
-                received += len(part)
-                if received > most:
-                    raise _RefusalError(413, f"the photo is larger than the {most:,} bytes allowed")
-                parts.append(part)
-        if not received:
-            raise _RefusalError(400, "no photo was sent: curl --data-binary @photo.jpg, or ?url=https://...")
-        return b"".join(parts)
+    def _allowed(self, url: str) -> str:
+        from .photos.url import is_url
 
-    return classify
+        if not self._addresses:
+            raise _RefusalError(
+                403, "addresses are not fetched here; send the photo itself, or start the demo with --urls"
+            )
+        if not is_url(url):  # it would be opened as a file of this machine
+            raise _RefusalError(400, f"url must begin with https://, got {url!r:.80}")
+        return url
+
+
+async def _body(request: Any) -> bytes:
+    from .photos.reading import max_bytes
+
+    most, parts, received = max_bytes(), [], 0
+    async with asyncio.timeout(SECONDS):
+        async for part in request.stream():
+            received += len(part)
+            if received > most:
+                raise _RefusalError(413, f"the photo is larger than the {most:,} bytes allowed")
+            parts.append(part)
+    if not received:
+        raise _RefusalError(400, "no photo was sent: curl --data-binary @photo.jpg, or ?url=https://...")
+    return b"".join(parts)
 
 
 class _RefusalError(Exception):

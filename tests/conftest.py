@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import ssl
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from support.processes import ROOT, run_python
+from support.processes import ROOT
 from support.skips import NOT_INSTALLED, PERMITTED_SKIPS, needs
 
 from shufflenetv2.description import STANDARD, Metrics
@@ -18,8 +19,6 @@ from shufflenetv2.weights.manifest import Entry
 if TYPE_CHECKING:
     import trustme
     from support.stand_in import StandIn
-
-__all__ = ["ROOT", "run_python"]  # network/ and photos/ still import these from here
 
 # Which tests the workflow's other jobs run, by how their path in tests/ begins: `-m portable` on macOS and Windows,
 # `-m core` under the oldest supported versions.
@@ -180,3 +179,19 @@ def make_entry() -> Callable[..., Entry]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def one_epoch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``data``, and in ``run`` one epoch on it."""
+    from support.colours import make_colours, train
+
+    root = tmp_path_factory.mktemp("one-epoch")
+    assert train(make_colours(root / "data", 4), root / "run", "--epochs", "1") == 0
+    return root
+
+
+@pytest.fixture
+def room(one_epoch: Path, tmp_path: Path) -> Path:
+    """A copy of both to change."""
+    return Path(shutil.copytree(one_epoch, tmp_path / "room"))

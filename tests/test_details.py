@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
 from PIL import Image
 from support.colours import load, make_colours, train
+from support.processes import ROOT
 from torch import Tensor, nn
 
 from shufflenetv2 import devices, exporting, package

@@ -15,6 +15,7 @@ import signal
 import socket
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ..photos.decode import pixel_limit
     from ..photos.reading import max_bytes
-    from ..service import Classifiers, endpoint
+    from ..service import Classifiers, Endpoint
 
     host = listening_address(arguments.host)
     check_address(host, arguments.port)
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         page = build_page(gradio, classifiers, uploads, addresses)
         try:
             app, address, _ = page.launch(**launch_settings(gradio, host), **settings)
-            app.router.routes.insert(0, route(endpoint(classifiers, addresses)))
+            app.router.routes.insert(0, route(Endpoint(classifiers, addresses).classify))
             print(f"{address} (Ctrl-C stops it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -148,24 +149,9 @@ def build_page(gr: Any, classifiers: Classifiers, uploads: Path, addresses: bool
         uploads: where its visitors' photos lie, for at most two hours.
         addresses: whether it takes a photo's address, too.
     """
-    from ..service import AT_ONCE, MOST, TOP, WAITING, answer
+    from ..service import AT_ONCE, MOST, TOP, WAITING
 
-    def classify(upload: object, url: object, name: object, top: object, threshold: object, explain: object) -> Any:
-        url = url.strip() if addresses and isinstance(url, str) else ""
-        if upload is None and not url:
-            return NOTHING
-        try:
-            if upload is None and not is_url(url):
-                raise ImageError("the address must begin with https://")
-            photo = url if upload is None else _uploaded(upload, uploads)
-            top = int(top) if isinstance(top, float) and top.is_integer() else top
-            called = "" if upload is None else "the file"
-            return shown(answer(classifiers, photo, name, top, threshold, called, explain is True))
-        except ShuffleNetError as error:
-            raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
-
-    hour = 3600
-    with gr.Blocks(title="ShuffleNet V2", analytics_enabled=False, delete_cache=(hour, hour)) as page:
+    with gr.Blocks(title="ShuffleNet V2", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column():
@@ -191,7 +177,7 @@ def build_page(gr: Any, classifiers: Classifiers, uploads: Path, addresses: bool
         # Raw values both ways: Gradio would open the photo itself, and answer a bad one with a bare "Error"; and its
         # dictionary of labels would lose one of two classes of the same name, which ImageNet has.
         asks = {
-            "fn": classify,
+            "fn": _answering(gr, classifiers, uploads, addresses),
             "inputs": [photo, url, weights, top, threshold, explain],
             "outputs": [bars, duration, picture],
             "preprocess": False,
@@ -206,6 +192,27 @@ def build_page(gr: Any, classifiers: Classifiers, uploads: Path, addresses: bool
         examples.load_input_event.then(**clears, **hidden).then(**asks, **hidden)
     page.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
     return page
+
+
+def _answering(gr: Any, classifiers: Classifiers, uploads: Path, addresses: bool) -> Callable[..., Any]:
+    """What the page asks, with the raw values of its fields."""
+    from ..service import answer
+
+    def classify(upload: object, url: object, name: object, top: object, threshold: object, explain: object) -> Any:
+        url = url.strip() if addresses and isinstance(url, str) else ""
+        if upload is None and not url:
+            return NOTHING
+        try:
+            if upload is None and not is_url(url):
+                raise ImageError("the address must begin with https://")
+            photo = url if upload is None else _uploaded(upload, uploads)
+            top = int(top) if isinstance(top, float) and top.is_integer() else top
+            called = "" if upload is None else "the file"
+            return shown(answer(classifiers, photo, name, top, threshold, called, explain is True))
+        except ShuffleNetError as error:
+            raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
+
+    return classify
 
 
 def _uploaded(upload: object, uploads: Path) -> Path:

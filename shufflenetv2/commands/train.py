@@ -40,6 +40,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..builder import Weights
+    from ..network.model import ShuffleNetV2
     from ..photos.folders import LabelledPhotos
 
 DEFAULTS = {each.name: each.default for kind in (Recipe, Augmentation) for each in fields(kind)}
@@ -134,11 +135,7 @@ def adder(group: argparse._ActionsContainer) -> Callable[..., None]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import torch
-
-    from ..builder import build
     from ..devices import join
-    from ..network.model import ShuffleNetV2
     from ..training.digests import contents, learnt_from
     from ..training.run import RunFolder, open_run
     from ..training.teacher import open_teacher
@@ -164,16 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         if group.leads and state is None:
             remember(arguments.output, arguments.argv)
-        torch.manual_seed(arguments.seed)
-        model = build(
-            description.arch,
-            source,
-            progress=group.leads,
-            num_classes=len(train.categories),
-            in_channels=3,
-            small_stem=description.small_stem,
-        )
-        assert isinstance(model, ShuffleNetV2)
+        model = beginning(source, description, arguments.seed, progress=group.leads)
         start = {
             **learnt_from(train, val),
             "weights file": contents(source.read(group.leads).state_dict) if source else "none",
@@ -188,6 +176,20 @@ def run(arguments: argparse.Namespace) -> int:
             print(best)
             print(f"try it: shufflenetv2 classify PHOTO --weights {shlex.quote(str(best))}", file=sys.stderr)
     return 0
+
+
+def beginning(source: Weights | None, description: Description, seed: int, progress: bool) -> ShuffleNetV2:
+    """The network before the first epoch: weights are fetched, and random ones drawn."""
+    import torch
+
+    from ..builder import build
+    from ..network.model import ShuffleNetV2
+
+    torch.manual_seed(seed)
+    count, small_stem = len(description.categories), description.small_stem
+    model = build(description.arch, source, progress=progress, num_classes=count, in_channels=3, small_stem=small_stem)
+    assert isinstance(model, ShuffleNetV2)
+    return model
 
 
 def read_data(

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.processes import ROOT
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.files import shown

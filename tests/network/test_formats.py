@@ -7,7 +7,7 @@ from collections import Counter
 import onnx
 import pytest
 import torch
-from conftest import ROOT, run_python
+from support.processes import ROOT, run_python
 
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.formats.table import FORMATS, Plan, Shape

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_python
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 from support.fault_rows import fault
 from support.photo_mutants import CAT, COFFEE, FORMATS, encode, mutants, thumbnail
+from support.processes import ROOT, run_python
 from support.skips import needs_linux, needs_posix
 
 from shufflenetv2.errors import ImageError

@@ -2,30 +2,17 @@
 
 import os
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from support.colours import ENVIRONMENT, SCRATCH, make_colours, train
+from support.colours import ENVIRONMENT, SCRATCH, train
 from support.processes import ROOT, run, run_python, started
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.files import held
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("once")
-    assert train(make_colours(root / "data", 4), root / "run", "--epochs", "1") == 0
-    return root
-
-
-@pytest.fixture
-def room(once: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(once, tmp_path / "room"))
 
 
 def epochs(run: Path) -> int:

@@ -21,20 +21,6 @@ from shufflenetv2.training.run import curves
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``data``, and in ``run`` one epoch on it."""
-    root = tmp_path_factory.mktemp("once")
-    assert train(make_colours(root / "data", 4), root / "run", "--epochs", "1") == 0
-    return root
-
-
-@pytest.fixture
-def room(once: Path, tmp_path: Path) -> Path:
-    """A copy of both to change."""
-    return Path(shutil.copytree(once, tmp_path / "room"))
-
-
 def refused(room: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What is said when the run is to go on; nothing in its folder has changed."""
     before = {path.name: path.read_bytes() for path in (room / "run").iterdir() if path.is_file()}
@@ -245,20 +231,20 @@ def test_a_state_is_no_model(room: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert said in capsys.readouterr().err
 
 
-def test_resumed_is_as_uninterrupted(once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_is_as_uninterrupted(one_epoch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between the state and what follows from it, without processes: quick enough for every run."""
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shufflenetv2.training.run.curves", lambda history: drawn.append(len(history)) or curves(history))
-        assert train(once / "data", tmp_path / "whole", "--epochs", "2") == 0
+        assert train(one_epoch / "data", tmp_path / "whole", "--epochs", "2") == 0
         assert drawn == [2]  # once, at the end
         patch.setattr("shufflenetv2.training.run.table", interrupt)
-        assert train(once / "data", tmp_path / "stopped", "--epochs", "2") == 130
+        assert train(one_epoch / "data", tmp_path / "stopped", "--epochs", "2") == 130
         assert (load(tmp_path / "stopped/last.pth")["epoch"], drawn) == (1, [2])
     torch.manual_seed(99)  # whatever happened in between
     left = tmp_path / "stopped" / f".last.pth.{'0' * 32}.shufflenetv2-partial"
     left.write_bytes(b"what a killed process leaves")
-    assert train(once / "data", tmp_path / "stopped", "--epochs", "2", "--resume") == 0
+    assert train(one_epoch / "data", tmp_path / "stopped", "--epochs", "2", "--resume") == 0
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
