@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -95,6 +96,11 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: saying what to change.
     """
+    if arguments.ray and os.path.exists(arguments.ray):
+        raise ValueError(
+            f"--ray took {shown(arguments.ray)} for the address of a cluster; write photos before it: "
+            f"classify {shown(arguments.ray)} --ray"
+        )
     if not arguments.sources and arguments.files_from is None:
         raise ValueError("no photo was given: name a photo, a folder or an address, or --files-from FILE")
     if arguments.null and arguments.files_from is None:
