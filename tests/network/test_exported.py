@@ -20,7 +20,7 @@ from shufflenetv2.computing import in_runtime
 from shufflenetv2.entrypoints import categories, classifier, shufflenet_v2_x0_5
 from shufflenetv2.errors import CheckpointError, DeviceError, ExportError
 from shufflenetv2.exporting import Order, shape_for, write
-from shufflenetv2.network.formats.described import ExportedNetwork, Inside, check, parse_metadata
+from shufflenetv2.network.formats.described import ExportedNetwork, Inside, check, choose_probes, parse_metadata
 from shufflenetv2.network.formats.table import FORMATS, SERVED
 from shufflenetv2.network.model import SPECS
 
@@ -214,6 +214,32 @@ def test_a_runtime_that_computes_wrongly_is_named(wrong: Callable[[Tensor], Tens
     network = ExportedNetwork(lambda images: wrong(opened.network(images)), opened.inside, "model.onnx", "onnxruntime")
     with pytest.raises(CheckpointError, match=r"model\.onnx: onnxruntime gives other answers than when the file was"):
         check(network)
+
+
+@pytest.mark.parametrize(("factor", "right"), [(0.3, True), (2.5, True), (0.05, False), (20, False), (-1, False)])
+def test_int8_may_lead_by_half_or_twice_as_much(factor: float, right: bool, script: Path) -> None:
+    opened = resolve(None, script).exported
+    assert opened is not None
+    inside = replace(opened.inside, precision="int8")
+    network = ExportedNetwork(lambda images: factor * opened.network(images), inside, "model.onnx", "onnxruntime")
+    if right:
+        check(network)
+        return
+    with pytest.raises(CheckpointError, match=r"on an input that it carries, class \d leads by"):
+        check(network)
+
+
+def test_inputs_are_chosen_of_which_the_network_is_sure() -> None:
+    leads = iter(torch.tensor([9.0, 8.0, 1.0, 7.0] + 60 * [0.5]))
+    classes = iter([0, 1, 2, 0] + 60 * [3])
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(len(images), 4)
+        for row in logits:
+            row[next(classes)] = next(leads)
+        return logits
+
+    assert [(probe.label, probe.margin) for probe in choose_probes(network, 3, 32)] == [(0, 9), (1, 8), (0, 7), (2, 1)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8])

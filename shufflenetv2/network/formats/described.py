@@ -22,7 +22,8 @@ SCHEMA_VERSION = 1
 GRID = 8  # squares a side of the inputs that are stored
 PROBES = 4
 CANDIDATES = 64  # random inputs, of which those are stored whose label stands out most
-# By how much of itself a margin may differ. Float formats differ by some 1e-6, int8 by half: these are no photos.
+# By how much of itself a margin may be less, or the file's be less than it. Float formats differ by some 1e-6, int8 by
+# half or twice as much: these are no photos.
 SLACK = {"float32": 0.01, "bfloat16": 0.25, "float16": 0.25, "int8": 0.9}
 INPUT = {"layout": "NCHW", "colours": "RGB", "dtype": "float32", "range": "[0, 1], then as preprocess says"}
 KEYS = (
@@ -179,13 +180,15 @@ def probe_images(squares: Tensor, size: int) -> Tensor:
 
 
 def choose_probes(model: Network, in_channels: int, size: int) -> tuple[Probe, ...]:
-    """Inputs that ``model`` is surest of, of as many labels as there are."""
+    """Inputs that ``model`` is surest of, of as many labels as are clear, or as there are where one alone is."""
     generator = torch.Generator().manual_seed(0)
     squares = torch.randint(256, (CANDIDATES, in_channels, GRID, GRID), generator=generator, dtype=torch.uint8)
     labels, margins = margins_of(torch.cat([model(probe_images(each, size)) for each in torch.split(squares, PROBES)]))
     order = margins.argsort(descending=True).tolist()
-    firsts = {labels[index]: index for index in reversed(order)}  # the surest of each label
-    chosen = sorted(order, key=lambda index: firsts[labels[index]] != index)[:PROBES]
+    clear = [index for index in order if margins[index] >= margins.max() / 2]
+    several = clear if len({labels[index] for index in clear}) > 1 else order
+    firsts = {labels[index]: index for index in reversed(several)}  # the surest of each label
+    chosen = sorted(order, key=lambda index: firsts.get(labels[index]) != index)[:PROBES]
     return tuple(
         Probe(base64.b64encode(bytes(squares[index].flatten().tolist())).decode(), labels[index], float(margins[index]))
         for index in chosen
@@ -226,5 +229,6 @@ def check(network: ExportedNetwork) -> None:
 def _wrong(inside: Inside, logits: Tensor) -> Iterator[str]:
     slack = SLACK[inside.precision]
     for probe, label, margin in zip(inside.probes, *margins_of(logits), strict=True):
-        if label != probe.label or not abs(float(margin) - probe.margin) <= slack * probe.margin + 1e-6:
+        least, most = (1 - slack) * probe.margin - 1e-6, probe.margin / (1 - slack) + 1e-6
+        if label != probe.label or not least <= float(margin) <= most:
             yield f"class {label} leads by {float(margin):.3g} where class {probe.label} led by {probe.margin:.3g}"
