@@ -50,18 +50,13 @@ Options = TypeVar("Options", Recipe, Augmentation)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = adder(parser)
-    add(
-        "data",
-        "one folder of photos a class; or train/, and val/ or test/, each with such folders",
-        metavar="DIR",
-        nargs="?",
-    )
+    add("data", "one folder of photos a class; or train/, and val/ or test/, each with such folders", metavar="DIR",
+        nargs="?")  # fmt: skip
     add("--val", "photos to validate on, in folders of the same names", metavar="DIR")
     add("--held-out", "without such photos, the part of every class", type=fraction, default=0.1, metavar="PART")
     add("--output", "folder for the results: best.pth is the model", metavar="RUN", type=Path)
-    more = "; --epochs, --sizes, --lr and --workers may differ"
-    add("--resume", "continue in RUN after its last whole epoch; --resume RUN needs nothing else" + more,
-        nargs="?", const="", metavar="RUN")  # fmt: skip
+    add("--resume", "continue in RUN after its last whole epoch; --resume RUN needs nothing else; --epochs, --sizes, "
+        "--lr and --workers may differ", nargs="?", const="", metavar="RUN")  # fmt: skip
     add_weights(parser, ", to start from; or none", labelled=False)
     add("--small-stem", "conv1 of stride 1 and no max-pool, for photos of some 32 pixels (default: as the weights)",
         action="store_true")  # fmt: skip
@@ -90,6 +85,9 @@ def add_schedule(group: argparse._ActionsContainer) -> None:
     add("--warmup", "part of the epochs in which it rises", type=fraction, metavar="PART")
     add("--momentum", "of Nesterov's method", type=fraction)
     add("--weight-decay", "none on norms and biases", type=from_zero)
+    add(
+        "--clip-norm", "scale larger gradients down to this norm, against jumps of the loss; 0 does not", type=from_zero
+    )
     add("--label-smoothing", "spread over all classes", type=fraction, metavar="PART")
     add("--ema", "decay a step of the moving average of the weights, which is validated and kept; 0 keeps the weights "
         "themselves", type=fraction, metavar="DECAY")  # fmt: skip

@@ -35,6 +35,7 @@ class Recipe:
     warmup: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-5
+    clip_norm: float = 0.0  # of the gradients; 0: as they are
     label_smoothing: float = 0.1
     class_weights: str = "equal"
     balanced: bool = False

@@ -180,6 +180,8 @@ class Trainer:
                     taught = distillation(logits, self.teacher(inputs), recipe.temperature)
                     loss = torch.lerp(loss, taught, recipe.distill_weight)
             (loss * share).backward()
+        if recipe.clip_norm and synchronize:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         hits = (logits.detach().argmax(1) == labels).sum()
         return torch.stack([loss.detach() * len(labels), hits, hits.new_tensor(len(labels))]).double()
 

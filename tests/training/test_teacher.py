@@ -229,6 +229,28 @@ def test_norms_are_those_of_the_photos_as_validation_sees_them(data: Path) -> No
     assert average.conv1[1].momentum == 0.1  # as it was, for a run that goes on
 
 
+@pytest.mark.parametrize("clip_norm", [0.0, 0.01])
+def test_gradients_are_clipped_over_a_whole_step(data: Path, clip_norm: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(((32, 1.0),), epochs=1, batch_size=6, accumulate=2, workers=0, clip_norm=clip_norm)
+    model = ShuffleNetV2(spec_of("shufflenet_v2_x0_5", small_stem=True), 3)
+    trainer = Trainer(model, read_labelled(data), replace(STANDARD, resize=32, crop=32), recipe, ALONE)
+    norms: list[Tensor] = []
+    step = trainer.optimizer.step
+
+    def measured() -> None:
+        gradients = [each.grad for each in model.parameters() if each.grad is not None]
+        norms.append(torch.stack([each.norm() for each in gradients]).norm())
+        step()
+
+    monkeypatch.setattr(trainer.optimizer, "step", measured)
+    trainer.run_epoch(MagicMock())
+    assert len(norms) == 2
+    if clip_norm:
+        torch.testing.assert_close(torch.stack(norms), torch.full((2,), clip_norm), rtol=1e-3, atol=0)
+    else:
+        assert min(norms) > 0.1
+
+
 def test_class_weights_give_each_class_the_same_part() -> None:
     photos = LabelledPhotos((Path("x"),) * 8, (0, 0, 0, 0, 0, 1, 1, 2), ("a", "b", "c"))
     weights = class_weights(photos)

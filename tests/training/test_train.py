@@ -191,15 +191,15 @@ def test_the_defaults_are_the_recipes() -> None:
 def test_every_option_reaches_the_recipe() -> None:
     arguments = (
         "--sizes 64:0.2 96:0.2 --epochs 3 --batch-size 4 --accumulate 5 --lr 0.6 --decay linear --warmup 0.7 "
-        "--momentum 0.8 --weight-decay 0.9 --label-smoothing 0.11 --ema 0.12 --freeze-backbone --workers 1 --amp "
-        "--channels-last --seed 14 --photo-size 32 --min-scale 0.5 --no-flip --trivial-augment --random-erasing 0.1 "
-        "--mixup 0.2 --cutmix 0.3 --class-weights auto --balanced --temperature 2 --distill-weight 0.4 "
-        "--reestimate-norms"
+        "--momentum 0.8 --weight-decay 0.9 --clip-norm 3 --label-smoothing 0.11 --ema 0.12 --freeze-backbone "
+        "--workers 1 --amp --channels-last --seed 14 --photo-size 32 --min-scale 0.5 --no-flip --trivial-augment "
+        "--random-erasing 0.1 --mixup 0.2 --cutmix 0.3 --class-weights auto --balanced --temperature 2 "
+        "--distill-weight 0.4 --reestimate-norms"
     )
     sizes, augmentation = ((64, 0.5), (96, 0.5)), Augmentation(32, 0.5, False, True, 0.1, 0.2, 0.3)
-    expected = (sizes, 3, 4, 5, 0.6, "linear", 0.7, 0.8, 0.9, 0.11, "auto", True, 2.0, 0.4, 0.12, True, True, 1, True)
-    expected = (*expected, True, 14, True, augmentation)
-    assert make_recipe(parse(*arguments.split()), replace(DESCRIPTION, small_stem=True)) == Recipe(*expected)
+    expected = (sizes, 3, 4, 5, 0.6, "linear", 0.7, 0.8, 0.9, 3.0, 0.11, "auto", True, 2.0, 0.4, 0.12)
+    all_of_it = (*expected, True, True, 1, True, True, 14, True, augmentation)
+    assert make_recipe(parse(*arguments.split()), replace(DESCRIPTION, small_stem=True)) == Recipe(*all_of_it)
 
 
 def test_what_it_needs_is_said_in_one_line(tmp_path: Path) -> None:
