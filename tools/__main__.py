@@ -103,6 +103,14 @@ def foreign(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def teacher(arguments: argparse.Namespace) -> int:
+    from .teacher import train_teacher
+
+    given = vars(arguments)
+    train_teacher(**{key: given[key] for key in ("photos", "folder", "held_out", "seed")})
+    return 0
+
+
 def draw(arguments: argparse.Namespace) -> int:
     from .cifar10 import draw
 
@@ -176,6 +184,11 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("weights", help="as in shufflenet_v2_x0_5/cifar10_v1")
     command.add_argument("--count", type=int, default=200, help="of photos of each kind")
     command.add_argument("--by", required=True, help="the date and the machine")
+    command = add(teacher, "train two networks for `train --teacher` on CIFAR-10; what was begun goes on")
+    command.add_argument("photos", type=Path, help="the folder of CIFAR-10's training photos")
+    command.add_argument("folder", type=Path, help="for teacher.pt2 and log.json")
+    command.add_argument("--held-out", type=float, default=0.1, help="part of the photos, as `train` has it")
+    command.add_argument("--seed", type=int, default=0)
     command = add(draw, "draw the pictures in docs/cifar10/, of the logs there and the test photos")
     command.add_argument("test", type=Path, help="the folder of CIFAR-10's test photos")
     command = add(mutate, "change the package in one place at a time, and see whether the area's tests notice")

@@ -1,10 +1,12 @@
-"""The pictures of docs/cifar10.md: the curves of the runs, and what the network makes of the test photos."""
+"""The pictures of docs/cifar10.md: how the runs went, and what the network makes of the test photos."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 
 from shufflenetv2.builder import build, resolve
 from shufflenetv2.inference.stream import answered
@@ -13,59 +15,66 @@ from shufflenetv2.photos.decode import open_photo
 from shufflenetv2.photos.folders import LabelledPhotos, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
 
-ARCH, NAME = "shufflenet_v2_x0_5", "cifar10_v1"
+NAME = "cifar10"
 PICTURES = CHECKOUT / "docs/cifar10"
-LOGS = ("run1.csv", "run2.csv", "run3.csv", "run3-end.csv")
+RUNS = ("run1", "run2", "run3", "run3-end")  # of the bundled weights, one after the other
+TRIALS = {"labels alone": "plain", "labels and a teacher": "distilled"}
+ROWS, COLUMNS = 3, 4  # of mistakes
 
 
 def draw(test: Path) -> None:
-    """The curves of all runs, the confusion matrix, and the mistakes the network is surest of."""
-    weights = resolve(ARCH, NAME)
+    """The curves of the runs; the confusion matrix, and the mistakes the network is surest of."""
+    weights = resolve(None, NAME)
     photos = read_labelled(test, weights.classes)
     probabilities = answers(photos)
     matrix = torch.zeros(len(photos.categories), len(photos.categories), dtype=torch.int64)
     for label, answer in zip(photos.labels, probabilities.argmax(1).tolist(), strict=True):
         matrix[label, answer] += 1
-    save(curves([PICTURES / name for name in LOGS]), "curves.png")
-    save(confusion(matrix, weights.labels), "confusion.png")
-    save(mistakes(photos, probabilities), "mistakes.png")
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(5, 6), squeeze=False)[0]
+    confusion(left, matrix, weights.labels)
+    mistakes(right, photos, probabilities)
+    figure.savefig(PICTURES / "answers.png", dpi=80)
+    curves().savefig(PICTURES / "curves.png", dpi=80)
     print(f"{int(matrix.trace())} of {len(photos)} right")
 
 
 @torch.inference_mode()
 def answers(photos: LabelledPhotos) -> torch.Tensor:
     """Probabilities ``(photos, classes)`` by the deploy form, as ``evaluate`` and ``classify`` use it."""
-    weights = resolve(ARCH, NAME)
+    weights = resolve(None, NAME)
     model = build(weights.arch, weights, deploy=True)
     rows = answered(lambda images: model(images).softmax(1), PhotoTransform(weights.preprocess), photos.paths)
     return torch.stack([row for _, row, _ in rows if isinstance(row, torch.Tensor)])
 
 
-def curves(logs: list[Path]) -> Figure:
-    """One run after the other, a grey line where one ends."""
-    rows: list[dict[str, str]] = []
-    ends = []
-    for log in logs:
-        with open(log, newline="") as file:
-            rows += csv.DictReader(file)
-        ends.append(len(rows) + 0.5)
-    epochs = range(1, len(rows) + 1)
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    for axes, column, label in zip(
-        figure.subplots(1, 3),
-        ("loss", "accuracy", "lr"),
-        ("training loss", "training accuracy", "learning rate"),
-        strict=True,
-    ):
-        axes.plot(epochs, [float(row[column]) for row in rows], linewidth=1)
-        axes.set(xlabel="epoch", title=label)
-        for end in ends[:-1]:
-            axes.axvline(end, color="grey", linewidth=0.5)
+def curves() -> Figure:
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    bundled, trials, last = figure.subplots(1, 3)
+    plot(bundled, RUNS, "accuracy", "on training photos")
+    bundled.set(title="the bundled weights: accuracy")
+    for label, name in TRIALS.items():
+        plot(trials, [name], "val_accuracy", label)
+    trials.set(title="trials: accuracy, held-out photos")
+    plot(last, ["small-stem"], "accuracy", "on training photos")
+    plot(last, ["small-stem"], "val_accuracy", "on 1,000 held out")
+    last.set(title="small stem, two teachers: accuracy")
+    for axes in (bundled, trials, last):
+        axes.set(xlabel="epoch")
+        axes.legend(loc="lower right")
     return figure
 
 
-def confusion(matrix: torch.Tensor, names: list[str]) -> Figure:
-    figure = Figure(figsize=(5.5, 5), layout="constrained")
+def plot(axes: Axes, names: Sequence[str], column: str, label: str) -> None:
+    """One log after the other."""
+    values: list[float] = []
+    for name in names:
+        with open(PICTURES / f"{name}.csv", newline="") as file:
+            values += [float(row[column]) for row in csv.DictReader(file)]
+    axes.plot(range(1, len(values) + 1), values, linewidth=1, label=label)
+
+
+def confusion(figure: SubFigure, matrix: torch.Tensor, names: list[str]) -> None:
     axes = figure.subplots()
     axes.imshow(matrix.float().sqrt().numpy(), cmap="Blues")  # the root shows the few mistakes beside the many hits
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
@@ -75,23 +84,15 @@ def confusion(matrix: torch.Tensor, names: list[str]) -> Figure:
         for column in range(len(names)):
             colour = "white" if row == column else "black"
             axes.text(column, row, str(int(matrix[row, column])), ha="center", va="center", fontsize=7, color=colour)
-    return figure
 
 
-def mistakes(photos: LabelledPhotos, probabilities: torch.Tensor, rows: int = 2, columns: int = 6) -> Figure:
+def mistakes(figure: SubFigure, photos: LabelledPhotos, probabilities: torch.Tensor) -> None:
     labels = torch.tensor(photos.labels)
     surest, answer = probabilities.max(1)
     wrong = torch.where(answer != labels, surest, torch.zeros(()))
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    for axes, index in zip(
-        figure.subplots(rows, columns).flat, wrong.topk(rows * columns).indices.tolist(), strict=True
-    ):
+    shown = wrong.topk(ROWS * COLUMNS).indices.tolist()
+    for axes, index in zip(figure.subplots(ROWS, COLUMNS).flat, shown, strict=True):
         axes.imshow(open_photo(photos.paths[index]), interpolation="bilinear")
         name, taken_for = photos.categories[photos.labels[index]], photos.categories[int(answer[index])]
-        axes.set_title(f"{name}\ntaken for {taken_for}, {surest[index]:.0%}", fontsize=6)
+        axes.set_title(f"{name}\ntaken for {taken_for}, {surest[index]:.0%}", fontsize=7)
         axes.axis("off")
-    return figure
-
-
-def save(figure: Figure, name: str) -> None:
-    figure.savefig(PICTURES / name, dpi=80)

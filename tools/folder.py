@@ -116,7 +116,7 @@ def fast_decoding(directory: Path, photos: list[Path]) -> dict[str, object]:
                 transform(path)
             milliseconds = 1000 * (time.process_time() - start) / len(paths)
             report[f"{kind}, {'fast' if fast else 'exact'}, ms"] = round(milliseconds, 1)
-            classifier = Classifier(resolve(None, "cifar10_v1"), device="cpu", progress=False, fast_decode=fast)
+            classifier = Classifier(resolve(None, "cifar10"), device="cpu", progress=False, fast_decode=fast)
             labels[fast] = [result.predictions[0].label for result in classifier.stream(paths)]
         changed = sum(exact != fast for exact, fast in zip(labels[False], labels[True], strict=True))
         report[f"{kind}, first labels changed"] = f"{changed} of {len(paths)}"

@@ -17,8 +17,9 @@ from shufflenetv2.benchmarking import timing
 from shufflenetv2.benchmarking.runtimes import FOLDER_ROUNDS, GEMM_SIZE, REFERENCE, ROUNDS, RUNTIMES, Candidate, Task
 from shufflenetv2.commands import benchmark
 from shufflenetv2.network.model import SPECS, Spec
+from shufflenetv2.package import BUNDLED
 from shufflenetv2.photos.listing import find_photos
-from shufflenetv2.weights.manifest import load_manifest
+from shufflenetv2.weights.manifest import find_entry, load_manifest
 
 ARCH = "shufflenet_v2_x0_5"
 
@@ -216,6 +217,6 @@ def test_exported_files_beside_each_other(tmp_path: Path, capsys: pytest.Capture
 def test_files_that_cannot_be_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "--labelled", "."]) == 1
     assert "--labelled is for --files" in capsys.readouterr().err
-    bundled = str(ROOT / "shufflenetv2" / "bundled" / "shufflenetv2_x0_5-cifar10-bd5e5c7c2a.pth")
+    bundled = str(BUNDLED / find_entry("shufflenet_v2_x0_5", "cifar10").file)
     assert main(["benchmark", "--files", bundled]) == 1
     assert "is a checkpoint: measure it without --files" in capsys.readouterr().err

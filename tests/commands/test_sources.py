@@ -20,7 +20,7 @@ from shufflenetv2.photos import listing
 from shufflenetv2.photos.listing import find_listed, find_photos, read_list
 
 CAT, COFFEE = ROOT / "images/cat.jpg", ROOT / "images/coffee.jpg"
-WEIGHTS = ("--weights", "cifar10_v1")
+WEIGHTS = ("--weights", "cifar10")
 
 
 def classified(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0) -> list[str]:

@@ -30,7 +30,7 @@ def test_the_stream_and_the_query(tmp_path: Path) -> None:
     lines = run(sys.executable, "-c", stream, env=importing()).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["images/cat.jpg", "images/coffee.jpg", "gone.jpg"]
     assert lines[2].startswith("gone.jpg gone.jpg cannot be opened: ")
-    main(["classify", str(ROOT / "images"), "--weights", "cifar10_v1", "--output", str(tmp_path / "labels.parquet")])
+    main(["classify", str(ROOT / "images"), "--weights", "cifar10", "--output", str(tmp_path / "labels.parquet")])
     assert "count_star()" in run(sys.executable, "-c", query, env=importing(), cwd=tmp_path).stdout
     for block in engines:  # the engines themselves are tried in tests/tables/test_cluster.py
         compile(block, "docs/many-photos.md", "exec")

@@ -25,7 +25,7 @@ from shufflenetv2.photos.transform import PhotoTransform
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return Classifier(resolve(None, "cifar10_v1"), top=3, device="cpu", progress=False)  # its weights are bundled
+    return Classifier(resolve(None, "cifar10"), top=3, device="cpu", progress=False)  # its weights are bundled
 
 
 def close(one: list[Prediction], other: list[Prediction]) -> bool:

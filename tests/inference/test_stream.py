@@ -22,7 +22,7 @@ from shufflenetv2.inference.stream import Result
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return Classifier(resolve(None, "cifar10_v1"), top=3, device="cpu", progress=False)  # its weights are bundled
+    return Classifier(resolve(None, "cifar10"), top=3, device="cpu", progress=False)  # its weights are bundled
 
 
 def pictures(count: int | None = None) -> Iterator[Image.Image]:
@@ -90,7 +90,7 @@ def test_size_is_that_of_the_upright_photo(classifier: Classifier, tmp_path: Pat
 
 @pytest.mark.parametrize("deploy", [True, False])
 def test_features_are_what_the_last_layer_reads(deploy: bool) -> None:
-    classifier = Classifier(resolve(None, "cifar10_v1"), device="cpu", deploy=deploy, progress=False)
+    classifier = Classifier(resolve(None, "cifar10"), device="cpu", deploy=deploy, progress=False)
     plain = list(classifier.stream([CAT, COFFEE, CAT]))
     results = list(classifier.stream([CAT, COFFEE, CAT], features=True))
     assert all(each.features is None for each in plain)

@@ -22,7 +22,7 @@ from shufflenetv2.errors import DatasetError, IntegrityError
 from shufflenetv2.tables import cluster
 from shufflenetv2.tables.batches import BatchClassifier
 
-WEIGHTS = ("--weights", "cifar10_v1")
+WEIGHTS = ("--weights", "cifar10")
 # Of Ray itself, which leaves sockets and files to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning",
@@ -93,7 +93,7 @@ def test_a_node_that_dies_takes_no_row_with_it(photos: Path, plain: list[dict[st
     killed = threading.Event()
     try:
         paths = sorted(photos.iterdir())
-        options = {"batch_size": 4, "actors": 2, "weights": "cifar10_v1"}
+        options = {"batch_size": 4, "actors": 2, "weights": "cifar10"}
         rows: list[dict[str, Any]] = []
         for row in cluster.classify_on(nodes.address, paths, **options):
             rows.append(row)
@@ -159,7 +159,7 @@ def test_without_ray_the_line_for_pip_is_told(
 
 
 def test_the_class_takes_bytes_and_paths(photos: Path, plain: list[dict[str, Any]]) -> None:
-    classify = BatchClassifier(weights="cifar10_v1", top=5)
+    classify = BatchClassifier(weights="cifar10", top=5)
     paths = sorted(photos.glob("*.jpg"))[:40]
     names = numpy.array([str(path) for path in paths])
     contents = numpy.array([path.read_bytes() for path in paths], dtype=object)
@@ -176,13 +176,13 @@ def test_the_class_takes_bytes_and_paths(photos: Path, plain: list[dict[str, Any
     with pytest.raises(ValueError, match=r"^a batch needs a column bytes or path, got image$"):
         classify({"image": names})
     with pytest.raises(IntegrityError, match="expected 0123"):
-        BatchClassifier(weights="cifar10_v1", sha256="0123")
+        BatchClassifier(weights="cifar10", sha256="0123")
 
 
 def test_dask(photos: Path, plain: list[dict[str, Any]]) -> None:
     dask = pytest.importorskip("dask.dataframe")
     # As docs/many-photos.md has it.
-    classify = BatchClassifier(weights="cifar10_v1")
+    classify = BatchClassifier(weights="cifar10")
     frame = dask.from_pandas(pandas.DataFrame({"path": [row["photo"] for row in plain[:40]]}), npartitions=2)
     meta = pandas.DataFrame(classify({"path": numpy.array(["missing.jpg"])}))
     table = frame.map_partitions(lambda part: pandas.DataFrame(classify({"path": part["path"].to_numpy()})), meta=meta)

@@ -31,7 +31,7 @@ from shufflenetv2.tables import table as table_module
 from shufflenetv2.tables.rows import COLUMNS, photo_name, photo_path
 from shufflenetv2.tables.table import Table
 
-WEIGHTS = ("--weights", "cifar10_v1")
+WEIGHTS = ("--weights", "cifar10")
 KINDS = ("parquet", "csv", "jsonl")
 # The command, which writes a part every tenth of a second instead of every five.
 OFTEN = """
@@ -75,7 +75,7 @@ def test_the_rows_are_those_of_the_stream(kind: str, photos: Path, tmp_path: Pat
     output = tmp_path / f"table.{kind}"
     assert classify(photos, "--output", output, "--features", "--top", 3) == 1  # one photo is broken
     assert [each.name for each in tmp_path.iterdir()] == [output.name]
-    classifier = Classifier(resolve(None, "cifar10_v1"), top=3, device="cpu", progress=False)
+    classifier = Classifier(resolve(None, "cifar10"), top=3, device="cpu", progress=False)
     paths = sorted(photos.rglob("*.jpg"))
     rows = rows_of(output)
     assert [row["photo"] for row in rows] == list(map(str, paths))

@@ -1,6 +1,7 @@
 """Distillation, and training on classes of unequal size: what is computed, and what is refused before it begins."""
 
 import copy
+import json
 import re
 import zipfile
 from dataclasses import replace
@@ -14,6 +15,7 @@ from support.colours import COLOURS, assert_equal, load, make_colours, train
 from support.networks import randomise
 from torch import Tensor, nn
 
+import tools.teacher
 from shufflenetv2.__main__ import main
 from shufflenetv2.description import STANDARD, Description
 from shufflenetv2.devices import Group
@@ -282,3 +284,31 @@ def test_an_opened_teacher_is_named_by_its_contents(tmp_path: Path, script: Path
     assert open_teacher(str(script), NAMES, STANDARD, [32], CPU).contents != first
     with pytest.raises(TrainingError, match=r"expected \[2, 2\]"):
         open_teacher(str(script), ("a", "b"), STANDARD, [32], CPU)
+
+
+def test_two_networks_make_a_teacher(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python -m tools teacher``, stopped after an epoch and gone on with: the file is one that ``train`` takes."""
+    quick = {name: replace(plan, batch=6, rate=0.02, average=0.5) for name, plan in tools.teacher.PLANS.items()}
+    for epochs in (1, 6):
+        plans = {name: replace(plan, epochs=epochs) for name, plan in quick.items()}
+        monkeypatch.setattr(tools.teacher, "PLANS", plans)
+        tools.teacher.train_teacher(data, tmp_path / "teacher", held_out=0.25)
+    logs = json.loads((tmp_path / "teacher/log.json").read_text())
+    assert [len(log) for log in logs.values()] == [6, 6]
+    preprocess = replace(STANDARD, resize=32, crop=32)
+    teacher = open_teacher(str(tmp_path / "teacher/teacher.pt2"), NAMES, preprocess, [32], CPU)
+    transform, photos = PhotoTransform(preprocess), read_labelled(data)
+    logits = teacher(torch.cat([transform(path) for path in photos.paths]))
+    assert logits.dtype == torch.float32
+    assert int((logits.argmax(1) == torch.tensor(photos.labels)).sum()) > len(photos) * 0.7
+
+
+def test_patches_are_whitened() -> None:
+    images = torch.rand(50, 3, 9, 9).cumsum(3)  # of pixels that depend on each other
+    images -= images.mean()
+    outputs = tools.teacher.whitening(images)
+    outputs.requires_grad_(False).bias.zero_()
+    found = outputs(images)[:, :12].transpose(0, 1).flatten(1)
+    covariance = found @ found.T / found.shape[1]
+    torch.testing.assert_close(covariance, torch.diag(covariance.diagonal()), atol=1e-3, rtol=0)
+    assert float(covariance.diagonal().max()) <= 1 + 1e-4
