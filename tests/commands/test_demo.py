@@ -321,6 +321,7 @@ def test_fewer_labels_and_less_likely_ones(page: Page, served: Visited) -> None:
     page.get_by_text("More").click()
     page.locator("#top input[type=number]").fill("2")
     page.locator("#top input[type=number]").press("Enter")
+    expect(page.locator("#top input[type=range]")).to_have_value("2")  # it follows a moment later
     page.locator("#top input[type=range]").press("ArrowRight")
     expect(page.locator("#labels button.confidence-set")).to_have_count(3)
 
