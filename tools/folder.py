@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import torch
 from PIL import Image
-from torch import nn
+from support.networks import randomise
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.benchmarking.runtimes import Candidate, Task
@@ -133,11 +132,7 @@ def measure_folder(count: int = PHOTOS) -> None:
         make_photos(place)
         photos = sorted(place.iterdir())[:count]
         checkpoint, int8 = str(directory / "x1_0.pth"), str(directory / "int8.onnx")
-        torch.manual_seed(0)
-        network = ShuffleNetV2(SPECS[ARCH]).eval()
-        for module in network.modules():  # else all logits are alike, which no file in fewer bits keeps
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
+        network = randomise(ShuffleNetV2(SPECS[ARCH]))  # else all logits are alike, which no file in fewer bits keeps
         labels = tuple(map(str, range(1000)))
         write_checkpoint(Path(checkpoint), network.state_dict(), Description(ARCH, 3, labels, STANDARD))
         ways = [
