@@ -19,9 +19,7 @@ from .naming import Weights as Weights
 from .naming import arch_by_width, labelled
 from .naming import is_path as is_path
 from .naming import spelled as spelled
-from .network.adapt import adapt_head, adapt_input
-from .network.formats.table import format_of, whole_of
-from .network.model import SPECS, ShuffleNetV2, spec_of
+from .network.model import SPECS, ShuffleNetV2, adapt_head, adapt_input, spec_of
 from .package import count, logger
 from .weights.checkpoint import Checkpoint, load, parse_checkpoint, read_checkpoint
 from .weights.manifest import Entry, default_entry, find_entry, matching, read_categories
@@ -60,6 +58,8 @@ def resolve(
         raise ValueError(f"there is no architecture {arch!r:.80}{hint}; there are {', '.join(SPECS)}")
     if not is_path(weights):
         return labelled(from_entry(find_entry(arch, spelled(weights))), categories)
+    from .network.formats.table import format_of, whole_of
+
     assert isinstance(weights, (str, os.PathLike))
     given = Path(os.path.expanduser(weights))
     form, whole = format_of(given), whole_of(given)

@@ -39,22 +39,17 @@ def save(
 
     Args:
         model: a ShuffleNet V2 with BatchNorm, this package's or torchvision's, on any device, in either mode, also
-            inside DistributedDataParallel, ``torch.compile`` or ``AveragedModel``. Its classifier may have any number
+            inside DistributedDataParallel, ``torch.compile`` or ``AveragedModel``; its classifier may have any number
             of classes, and dropout before it. It is left as it is.
         path: of the file, as ``"mine.pth"``; it appears whole or not at all.
-        categories: the labels, in the order of the logits. ``None`` takes those of the weights the model was loaded
-            with, if it still has their classifier.
-        weights: name or path of the weights the model began with: photos are prepared as these ask. ``None``: the ones
-            it was loaded with by this package.
+        categories: the labels, in the order of the logits. ``None``: those of the weights the model was loaded with,
+            if it still has their classifier.
+        weights: name or path of the weights the model began with, whose preprocessing is taken; ``None``: the loaded.
         preprocess: how photos are prepared, if otherwise: what ``model.preprocess()`` or the entry point ``preprocess``
             gives, or a mapping of ``resize``, ``crop``, ``interpolation`` (``"bilinear"``), ``mean`` and ``std``.
-        metrics: what was measured, if anything: a mapping of ``dataset``, ``acc@1``, ``acc@5`` (percent) and
-            ``measured_by``.
+        metrics: what was measured: a mapping of ``dataset``, ``acc@1``, ``acc@5`` (percent) and ``measured_by``.
         temperature: by which logits are divided before they become probabilities (``evaluate --calibrate`` fits it);
             ``None`` is 1, and is refused where the model's own weights came with another.
-
-    Returns:
-        The file's path.
 
     Raises:
         ValueError: labels or preprocessing are unknown or malformed; the message says what to give.
@@ -63,10 +58,8 @@ def save(
 
     Example:
         >>> model = shufflenetv2.shufflenet_v2_x1_0(weights="imagenet1k_v1", num_classes=2)
-        >>> # ... train it ...
-        >>> path = shufflenetv2.save(model, "mine.pth", categories=["ant", "bee"])
-        >>> sorted(each.label for each in shufflenetv2.classifier(weights="mine.pth")("images/cat.jpg"))
-        ['ant', 'bee']
+        >>> shufflenetv2.save(model, "mine.pth", categories=["ant", "bee"]).name  # once it is trained
+        'mine.pth'
     """
     path = _checked_path(path)
     inside = _unwrapped(model)
@@ -81,8 +74,12 @@ def save(
         metrics=to_json(metrics) if isinstance(metrics, Metrics) else metrics and dict(metrics),
     )
     _check_readable(inside, found, description)
+    return _written(path, found.state_dict, description)
+
+
+def _written(path: Path, tensors: Mapping[str, Tensor], description: Description) -> Path:
     try:
-        write_checkpoint(path, found.state_dict, description)
+        write_checkpoint(path, tensors, description)
     except OSError as error:
         raise CheckpointError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
     return path

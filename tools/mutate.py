@@ -41,7 +41,7 @@ AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must
         "weights test_files.py test_entrypoints.py test_details.py",
     ),
     "builder": (
-        "builder.py entrypoints.py package.py naming.py saving.py network/adapt.py network/origin.py",
+        "builder.py entrypoints.py package.py naming.py saving.py network/origin.py",
         "test_builder.py test_entrypoints.py test_details.py test_ways_in.py test_saving.py weights/test_manifest.py "
         "weights/test_checkpoint.py",
     ),

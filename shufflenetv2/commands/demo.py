@@ -65,12 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="shufflenetv2-demo-") as directory:
         uploads = Path(directory).resolve()
         gradio = import_gradio(uploads)
+        from starlette.routing import Route  # which comes with it
+
         classifiers = Classifiers(opening, arguments.device, arguments.max_pixels)
         addresses = arguments.urls or on_a_space() or is_loopback(host)
         page = build_page(gradio, classifiers, uploads, addresses)
         try:
             app, address, _ = page.launch(**launch_settings(gradio, host), **settings)
-            app.router.routes.insert(0, route(Endpoint(classifiers, addresses).classify))
+            endpoint = Endpoint(classifiers, addresses).classify
+            app.router.routes.insert(0, Route("/classify", endpoint, methods=["POST"]))
             print(f"{address} (Ctrl-C stops it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -94,12 +97,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def route(classify: Any) -> Any:
-    from starlette.routing import Route
-
-    return Route("/classify", classify, methods=["POST"])
 
 
 def check_address(host: str, port: int | None) -> None:

@@ -231,10 +231,8 @@ class DeployedShuffleNetV2(WithOrigin):
 
     def train(self, mode: bool = True) -> "DeployedShuffleNetV2":
         if mode:
-            logger.warning(
-                "the deploy form is for inference: train() changes nothing, and no parameter asks for a gradient; to "
-                "train, load the plain network (deploy=False), and deploy what was trained"
-            )
+            what = "the deploy form is for inference: train() changes nothing, and no parameter asks for a gradient"
+            logger.warning("%s; to train, load the plain network (deploy=False), then deploy it", what)
         return super().train(mode)
 
     def forward_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -67,9 +67,8 @@ class Checkpoint:
 def write_checkpoint(path: str | os.PathLike[str], state_dict: Mapping[str, Tensor], description: Description) -> None:
     """Write a self-describing checkpoint; the file appears whole or not at all."""
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state_dict.items()}
-    save_whole(
-        path, {"format": FORMAT, "schema_version": SCHEMA_VERSION, **to_json(description), "state_dict": tensors}
-    )
+    head = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
+    save_whole(path, {**head, **to_json(description), "state_dict": tensors})
 
 
 def save_whole(path: str | os.PathLike[str], content: object) -> None:
@@ -256,8 +255,6 @@ def _check_values(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def _kind(tensor: Tensor) -> str:
-    if tensor.is_nested:
-        return "a nested tensor"
-    if tensor.is_meta:
-        return "a tensor on the meta device"
-    return "a quantized tensor" if tensor.is_quantized else f"the layout {tensor.layout}"
+    if tensor.is_nested or tensor.is_quantized:
+        return "a nested tensor" if tensor.is_nested else "a quantized tensor"
+    return "a tensor on the meta device" if tensor.is_meta else f"the layout {tensor.layout}"
