@@ -5,7 +5,6 @@ Assigned and not written as docstrings, since it must survive ``python -OO``.
 
 from . import __version__
 from .description import STANDARD
-from .network.formats.table import SERVED
 from .network.model import SPECS
 from .weights.manifest import DEFAULT_ARCH, default_entry, load_manifest
 
@@ -94,8 +93,9 @@ Args:
     top (int): how many labels, from 1 up; at most as many as there are classes are returned.
     device (str, torch.device or None): where to compute; None is CUDA if there is one, else the CPU.
     deploy (bool): use the deploy form, the same function about twice as fast.
-    runtime (str): "torch", or in what else to compute: {runtimes}. A file for it is written
-        into the cache the first time, compared with the model, and used. An exported file runs in its own.
+    runtime (str): "torch", or in what else to compute: "onnxruntime", "openvino", "ncnn" or "executorch". A
+        file for it is written into the cache the first time, compared with the model, and used. An exported file runs
+        in its own.
     precision (str): "float32", "bfloat16" or "float16": in what to compute. Faster on GPUs and on processors with
         instructions for it; in bfloat16 50 of 10,000 photos got another first label (docs/performance.md).
     categories (list of str or None): the labels in the order of the logits, for a checkpoint that does not say them.
@@ -127,7 +127,7 @@ Example:
     >>> classify = torch.hub.load("{repo}", "classifier", trust_repo=True)
     >>> best = classify("images/cat.jpg")[0]
     >>> label, probability = best.label, best.probability
-""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH, repo=REPOSITORY, runtimes=", ".join(SERVED))
+""".format(archs=", ".join(SPECS), default=DEFAULT_ARCH, repo=REPOSITORY)
 
 
 PREPROCESS = """\

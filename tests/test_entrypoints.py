@@ -3,6 +3,7 @@
 import enum
 import inspect
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from shufflenetv2 import builder, entrypoints
 from shufflenetv2.description import Metrics
 from shufflenetv2.errors import CheckpointError
+from shufflenetv2.network.formats.table import SERVED
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.weights import manifest
 from shufflenetv2.weights.checkpoint import Description, write_checkpoint
@@ -50,6 +52,11 @@ def test_signature_and_documentation(arch: str) -> None:
     default = next(entry for entry in load_manifest() if entry.arch == arch and entry.default)
     assert f"{default.num_params / 1e6:.2f} M parameters" in entry_point.__doc__
     assert f"top-1 {default.metrics.acc1:.2f} %" in entry_point.__doc__
+
+
+def test_the_runtimes_of_the_documentation_are_those_there_are() -> None:
+    named = re.findall(r'"(\w+)"', entrypoints.classifier.__doc__.partition("runtime (str):")[2].partition(". ")[0])
+    assert named == ["torch", *SERVED]
 
 
 @pytest.mark.parametrize("arch", ARCHS)
