@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 
 from support.processes import ROOT
 
@@ -30,3 +31,15 @@ def test_imports_point_one_way() -> None:
         assert target[0] != "commands" or target[1] == "options", f"{file} imports the command {target[1]}"
     graphlib.TopologicalSorter(graph).prepare()  # refuses circles
     assert [file for file in FILES if file[-1] == "__init__" and len(file) > 1 and FILES[file]] == []
+
+
+def test_the_map_names_what_there_is() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("Imports point one way")[0]
+    rooms = re.findall(r"^\| (`shufflenetv2/(\w+/(?:\w+/)?)`.*?) \|(.*)\|$", text, re.MULTILINE)
+    assert len(rooms) >= 9
+    for _, room, told in rooms:
+        for name in re.findall(r"`(\w+)`", told):
+            assert (ROOT / "shufflenetv2" / room / f"{name}.py").exists(), (room, name)
+    ground = text.partition("ground floor up:")[2]
+    names = {name for row in re.findall(r"^\| (`.*?) \|", ground, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert names == {file[0] for file in FILES if len(file) == 1}

@@ -55,7 +55,7 @@ AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must
         "network commands/test_export.py test_details.py",
     ),
     "photos": (
-        "photos/decode.py photos/formats.py photos/tiff.py photos/avif.py photos/colours.py photos/geometry.py "
+        "photos/decode.py photos/formats.py photos/tiff.py photos/avif.py photos/colours.py photos/framing.py "
         "photos/transform.py photos/url.py",
         "photos test_entrypoints.py test_details.py",
     ),

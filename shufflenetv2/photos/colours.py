@@ -47,7 +47,7 @@ def to_rgb(image: Image.Image, white: int) -> Image.Image:
         opaque = Image.new("RGB", image.size, "white")
         opaque.paste(image, mask=image)  # its alpha channel is meant
         return opaque
-    return image.convert("RGB")
+    return image.convert("RGB")  # grey, palettes, CMYK, YCbCr, Lab: Pillow's own conversion
 
 
 def _to_8_bits(image: Image.Image, scale: float) -> Image.Image:

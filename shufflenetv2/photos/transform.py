@@ -18,7 +18,7 @@ from ..description import Preprocess
 from ..errors import ImageError
 from ..package import hub_call, made_by_hub
 from .decode import Image, check_size, open_sized, pixel_limit
-from .geometry import centre, cut, frame, kept, resized
+from .framing import centre, cut, frame, kept, resized
 from .reading import KINDS
 
 
