@@ -118,7 +118,8 @@ def _from_checkpoint(checkpoint: Checkpoint, described: bool, categories: Iterab
             raise CheckpointError(
                 f"{checkpoint.where} has {checkpoint.num_classes} classes and does not say which, nor how its photos "
                 "were prepared. Give their labels, in the order of the logits: categories=[...], or --categories FILE; "
-                f"or write a file that says them: {arch}(weights={checkpoint.where!r}).save(NEW, categories=[...])"
+                f"or write a file that says both: {arch}(weights={checkpoint.where!r}).save(NEW, categories=[...], "
+                "weights=NAME), of the weights that it began with"
             )
         logger.warning("%s does not describe itself: treated like %s", checkpoint.where, default or "ImageNet's photos")
     weights = Weights(
@@ -132,6 +133,7 @@ def _from_checkpoint(checkpoint: Checkpoint, described: bool, categories: Iterab
         preprocess=said.preprocess if said else default.preprocess if default else STANDARD,
         metrics=said.metrics if said else None,
         temperature=said.temperature if said else 1.0,
+        described=said is not None,
         local=True,
         read=lambda progress: checkpoint,
         sha256=checkpoint.sha256,
@@ -148,10 +150,8 @@ def _from_export(form: str, where: str, described: bool, categories: Iterable[st
         return replace(_from_checkpoint(checkpoint, described, categories), classes=inside.classes)
 
     def refuse(progress: bool) -> Checkpoint:
-        raise CheckpointError(
-            f"{where} is an exported file, which classifies and has no tensors to load, train or export again; give "
-            f"the weights that it was made from, {inside.weights}"
-        )
+        what = "is an exported file, which classifies and has no tensors to load, train or export again"
+        raise CheckpointError(f"{where} {what}; give the weights that it was made from, {inside.weights}")
 
     said = inside.description
     weights = Weights(
@@ -186,6 +186,8 @@ class Origin:
         from .photos.transform import PhotoTransform
 
         assert self.weights is not None
+        if not self.weights.described:
+            logger.warning("%s does not say how its photos are prepared: treated like ImageNet's", self.weights.title)
         return PhotoTransform(self.weights.preprocess, in_channels, (self.weights.arch, self.weights.name), **options)
 
     def save(self, model: nn.Module, path: str | os.PathLike[str], **said: Any) -> Path:

@@ -85,6 +85,8 @@ class WeightsInfo:
     preprocess: Preprocess
     metrics: Metrics | None
     temperature: float
+    # Whether they say labels and preprocessing themselves; else those of the default weights are taken.
+    described: bool = field(default=True, kw_only=True)
 
 
 _JSON_NAMES = {"acc1": "acc@1", "acc5": "acc@5"}

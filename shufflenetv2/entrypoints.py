@@ -30,7 +30,7 @@ def _named_weights(arch: str, pretrained: object, weights: Named) -> Named:
             f"pretrained=True means the default weights, {default_entry(arch)}, but weights={weights!r:.80} was given "
             "too; leave one out"
         )
-    return "default"
+    return "default" if weights is None else weights
 
 
 def _entry_point(arch: str) -> Callable[..., nn.Module]:

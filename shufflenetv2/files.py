@@ -1,5 +1,6 @@
 """Reading a path that may be anything, never more than was agreed; writing a file whole or not at all."""
 
+import errno
 import os
 import re
 import secrets
@@ -54,6 +55,17 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
         file.write(data)
 
 
+def is_device(path: Path) -> bool:
+    """Whether ``path`` leads to a pipe, a socket or a device."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def refuse_device(path: Path) -> None:
+    """Raise NotRegularError where a file would take a device's place: without /dev/null, a machine is broken."""
+    if is_device(path):
+        raise NotRegularError(errno.EINVAL, "is a pipe, a socket or a device; name a file")
+
+
 @contextmanager
 def whole_file(
     path: str | os.PathLike[str], suffix: str = "", replace: Callable[[Path, Path], object] = os.replace
@@ -69,6 +81,7 @@ def whole_file(
         OSError: nothing is left behind.
     """
     path = Path(path)
+    refuse_device(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(16)}.shufflenetv2-partial{suffix}")
     os.close(os.open(temporary, _CREATE, 0o666))  # the umask decides, as for any other file
     try:
@@ -95,6 +108,7 @@ def whole_files(path: Path, parts: Sequence[Path]) -> Iterator[Path]:
     Raises:
         OSError: nothing is left behind, unless it comes while the parts are moved.
     """
+    refuse_device(path)
     folder = path.with_name(f".{path.name}.{secrets.token_hex(16)}.shufflenetv2-partial")
     folder.mkdir()
     try:

@@ -1,7 +1,7 @@
 """How weights are named, and the value that a name becomes."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,6 +89,19 @@ def spelled(weights: object) -> str:
     return name
 
 
+def in_order(categories: Iterable[str]) -> list[str]:
+    """``categories`` as the labels in the order of the logits; a set has none, and a mapping's may be another."""
+    if isinstance(categories, (set, frozenset, Mapping)):
+        raise TypeError(
+            f"categories must be a list, in the order of the logits, got a {type(categories).__name__}; of "
+            "torchvision's class_to_idx: sorted(class_to_idx, key=class_to_idx.get)"
+        )
+    labels = [*categories]
+    if isinstance(categories, str) or not all(isinstance(label, str) for label in labels):
+        raise TypeError(f"categories must be a list of labels, got {categories!r:.80}")
+    return [str.__str__(label) for label in labels]  # numpy's strings and members of enums are of other types
+
+
 def labelled(weights: Weights, categories: Iterable[str] | None) -> Weights:
     """``weights`` that do not say their labels, with these.
 
@@ -98,9 +111,7 @@ def labelled(weights: Weights, categories: Iterable[str] | None) -> Weights:
     """
     if categories is None:
         return weights
-    labels = [*categories]
-    if isinstance(categories, str) or not all(isinstance(label, str) for label in labels):
-        raise TypeError(f"categories must be a list of labels, got {categories!r:.80}")
+    labels = in_order(categories)
     if len(labels) != weights.num_classes:
         raise ValueError(f"{len(labels)} categories were given, and {weights.title} has {weights.num_classes} classes")
     if not weights.classes:

@@ -59,6 +59,12 @@ def test_the_runtimes_of_the_documentation_are_those_there_are() -> None:
     assert named == ["torch", *SERVED]
 
 
+def test_default_weights_of_another_width_are_refused() -> None:
+    of_x1_0 = next(entry for entry in load_manifest() if entry.arch == "shufflenet_v2_x1_0" and entry.default)
+    with pytest.raises(ValueError, match="the weights are of shufflenet_v2_x1_0, not of shufflenet_v2_x0_5"):
+        load("shufflenet_v2_x0_5", pretrained=True, weights=of_x1_0)
+
+
 @pytest.mark.parametrize("arch", ARCHS)
 def test_manifest_counts_are_the_networks(arch: str) -> None:
     from torch.utils.flop_counter import FlopCounterMode

@@ -7,9 +7,9 @@ import re
 from support.processes import ROOT
 
 FLOORS = (
-    "package errors files devices description transport", "network weights photos", "naming", "saving", "builder",
-    "exporting", "computing", "inference", "evaluation", "benchmarking tables training service", "documentation",
-    "entrypoints commands", "__init__ __main__",
+    "package errors files devices description transport", "network weights photos", "naming rebuilding", "saving",
+    "builder", "exporting", "computing", "inference", "evaluation", "benchmarking tables training service",
+    "documentation", "entrypoints commands", "__init__ __main__",
 )  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 FILES = {path.relative_to(ROOT / "shufflenetv2").with_suffix("").parts: path.read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """A network of one's own training loop becomes a file that everything takes; what no reader could know is refused."""
 
 import copy
+import enum
 import json
 import os
 import pickle
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from support.colours import make_colours
@@ -210,6 +212,47 @@ def set_nan(model: Any) -> None:
     model.fc.weight.data[0, 0] = float("nan")
 
 
+class Insect(enum.StrEnum):
+    ANT = "ant"
+    BEE = "bee"
+
+
+@pytest.mark.parametrize("labels", [numpy.array(["ant", "bee"]), [Insect.ANT, Insect.BEE], ("ant", "bee")])
+def test_labels_of_every_kind_are_read_again(labels: Any, ants: Any, tmp_path: Path) -> None:
+    path = ants.save(tmp_path / "mine.pth", categories=labels)
+    assert shufflenetv2.categories(weights=path) == ["ant", "bee"]
+    torch.save(ants.state_dict(), tmp_path / "bare.pth")
+    known = classifier(weights=tmp_path / "bare.pth", categories=labels).categories
+    assert known == ["ant", "bee"]
+    assert {type(each) for each in known} == {str}
+
+
+def bounded(model: Any) -> None:
+    """ReLU6 where the activations of small random images never pass 6."""
+    for unit in model.stage4:
+        unit.branch2[7] = nn.ReLU6()
+
+
+class Shrinking(ShuffleNetV2):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.interpolate(images, size=(112, 112)) if images.shape[3] > 112 else images)
+
+
+class Remembering(ShuffleNetV2):
+    """What a quantised layer does: something else than tensors is in the state dict."""
+
+    def get_extra_state(self) -> Any:
+        return torch.qint8
+
+
+def of_class(kind: type) -> Callable[[Any], None]:
+    return lambda model: setattr(model, "__class__", kind)
+
+
+def cut_down(model: Any) -> None:
+    model.fc.weight.data, model.fc.bias.data = model.fc.weight.data[:5], model.fc.bias.data[:5]
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "deploy form": (lambda: shufflenet_v2_x0_5(weights="cifar10", deploy=True), "save the network it was made from"),
     "linear": (lambda: nn.Linear(1, 1), "save takes a ShuffleNetV2, got a Linear"),
@@ -225,6 +268,16 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         edited(lambda model: setattr(model, "fc", nn.Sequential(nn.Linear(1024, 10), nn.Tanh()))),
         "compute something else",
     ),
+    "bound": (edited(bounded), "compute something else"),
+    "size": (edited(of_class(Shrinking)), "compute something else"),
+    "tuple": (
+        edited(lambda model: model.register_forward_hook(lambda module, images, logits: {"logits": logits})),
+        "the network answers with a dict",
+    ),
+    "extra state": (edited(of_class(Remembering)), "is no plain tensor: save it before it is quantised"),
+    "meta": (edited(lambda model: model.to("meta")), "has no values yet"),
+    "lazy": (edited(lambda model: setattr(model, "fc", nn.LazyLinear(10))), "has no values yet"),
+    "convolution": (edited(lambda model: setattr(model, "fc", nn.Conv2d(1024, 10, 1))), "holds 0 linear layers"),
     "attention": (edited(lambda model: model.conv5.append(nn.Conv2d(1024, 1024, 1))), "cannot be read again"),
     "nan": (edited(set_nan), "NaN or infinity"),
     "pruned": (
@@ -251,11 +304,17 @@ def test_what_is_not_known_is_asked_for_by_name(ants: Any, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"what do the 2 classes mean\? Give categories=\[\.\.\.\], 2 labels"):
         ants.save(file)
     with pytest.raises(ValueError, match="categories has 1 label, and the network 2 classes"):
-        ants.save(file, categories="ant")
+        ants.save(file, categories=["ant"])
+    for wrong in ("ants", [1, 2]):
+        with pytest.raises(TypeError, match="list of labels"):
+            ants.save(file, categories=wrong)
+    for unordered in ({"bee": 1, "ant": 0}, {"ant", "bee"}, frozenset(["ant", "bee"])):
+        with pytest.raises(
+            TypeError, match=r"in the order of the logits, got a .*sorted\(class_to_idx, key=class_to_idx.get"
+        ):
+            ants.save(file, categories=unordered)
     with pytest.raises(ValueError, match="printable"):
         ants.save(file, categories=["ant", "b\x1bee"])
-    with pytest.raises(ValueError, match="list of labels"):
-        ants.save(file, categories=[1, 2])
     with pytest.raises(ValueError, match="leave one out"):
         ants.save(file, categories=["ant", "bee"], weights="cifar10", preprocess=SAID)
     with pytest.raises(ValueError, match="the field 'crop' must be at most resize"):
@@ -285,6 +344,45 @@ def test_preprocessing_is_taken_in_every_form(given: str, ants: Any, cifar: Any,
              "value": {"preprocess": preprocess(weights=first).preprocess}, "file": {"weights": first}}  # fmt: skip
     ants.save(tmp_path / "mine.pth", categories=["ant", "bee"], **forms[given])
     assert classifier(weights=tmp_path / "mine.pth").transform.preprocess == preprocess(weights=first).preprocess
+
+
+def test_weights_are_taken_in_every_form(ants: Any, cifar: Any, tmp_path: Path) -> None:
+    labels = {"categories": ["ant", "bee"]}
+    (tmp_path / "run").mkdir()
+    first = cifar.save(tmp_path / "run" / "best.pth", preprocess=SAID)
+    said = preprocess(weights=first).preprocess
+    script = tmp_path / "first.pt"
+    assert main(["export", "--format", "torchscript", "--weights", str(first), "-o", str(script)]) == 0
+    for weights in (tmp_path / "run", str(tmp_path / "run"), script, shufflenet_v2_x0_5(weights=first).weights):
+        ants.save(tmp_path / "mine.pth", **labels, weights=weights)
+        assert preprocess(weights=tmp_path / "mine.pth").preprocess == said
+    entry = next(each for each in shufflenetv2.list_weights() if each.name.startswith("cifar10"))
+    ants.save(tmp_path / "mine.pth", **labels, weights=entry)
+    assert preprocess(weights=tmp_path / "mine.pth").preprocess == entry.preprocess
+
+
+def test_what_a_file_does_not_say_is_not_passed_on_as_said(
+    ants: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(ants.state_dict(), tmp_path / "bare.pth")
+    model: Any = shufflenet_v2_x0_5(weights=tmp_path / "bare.pth")
+    with pytest.raises(ValueError, match="how were the photos prepared"):
+        model.save(tmp_path / "mine.pth", categories=["ant", "bee"])
+    assert model.preprocess().preprocess.crop == 224
+    assert "bare.pth does not say how its photos are prepared: treated like ImageNet's" in caplog.text
+    with pytest.raises(CheckpointError, match="or write a file that says both") as caught:
+        classifier(weights=tmp_path / "bare.pth")
+    assert ".save(NEW, categories=[...], weights=NAME)" in str(caught.value)
+    model.save(tmp_path / "mine.pth", categories=["ant", "bee"], weights="cifar10")
+    assert classifier(weights=tmp_path / "mine.pth").transform.preprocess == preprocess(weights="cifar10").preprocess
+
+
+def test_labels_of_a_classifier_that_was_cut_in_place_are_asked_for(cifar: Any, tmp_path: Path) -> None:
+    cut_down(cifar)
+    with pytest.raises(ValueError, match="what do the 5 classes mean"):
+        cifar.save(tmp_path / "mine.pth")
+    cifar.save(tmp_path / "mine.pth", categories=TEN[:5])
+    assert len(classifier(weights=tmp_path / "mine.pth").categories) == 5
 
 
 def test_metrics_are_kept(cifar: Any, tmp_path: Path) -> None:
@@ -322,6 +420,30 @@ def test_where_nothing_can_be_written(path: str, message: str, cifar: Any, tmp_p
     assert os.listdir(tmp_path) == []
     with pytest.raises(TypeError, match="path must be the path of a file, got 7"):
         cifar.save(7)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
+def test_a_pipe_is_not_replaced(cifar: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="pipe cannot be written: is a pipe, a socket or a device; name a file"):
+        cifar.save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
+def test_a_full_disk(tmp_path: Path) -> None:
+    program = f"""\
+import resource, signal, shufflenetv2
+model = shufflenetv2.shufflenet_v2_x0_5(weights="cifar10")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # to the process like a full disk
+try:
+    model.save({str(tmp_path / "mine.pth")!r})
+except shufflenetv2.CheckpointError as error:
+    print(error)
+"""
+    assert "mine.pth cannot be written: File too large" in run(sys.executable, "-c", program).stdout
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.slow

@@ -214,7 +214,7 @@ class RunFolder:
     def _writing(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, RuntimeError) as error:  # torch.save wraps some of the system's errors
+        except OSError as error:
             raise TrainingError(
                 f"{what} cannot be written to {self.path}: {error}. What was written before is intact: make room, then "
                 "--resume"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..description import FIRST_KEY, Description, parse_description, to_json
 from ..errors import CheckpointError, ManifestError
-from ..files import read_regular, whole_file
+from ..files import read_regular, write_whole
 from ..package import logger
 
 FORMAT = "shufflenetv2"
@@ -72,9 +72,9 @@ def write_checkpoint(path: str | os.PathLike[str], state_dict: Mapping[str, Tens
 
 
 def save_whole(path: str | os.PathLike[str], content: object) -> None:
-    """``torch.save`` to a file that appears whole or not at all."""
-    with whole_file(path) as temporary:
-        torch.save(content, temporary)
+    """``torch.save`` to a file that appears whole or not at all, with the system's own error where it cannot."""
+    torch.save(content, buffer := io.BytesIO())
+    write_whole(path, buffer.getvalue())
 
 
 def read_checkpoint(path: str | os.PathLike[str], archs: Mapping[str, object]) -> Checkpoint:
@@ -159,9 +159,9 @@ def parse_checkpoint(data: bytes, where: str, archs: Mapping[str, object], *, ve
 
         content = state_dict_in(content, where)
     if not verified:
-        from .foreign import check_ends
+        from .foreign import as_torchvision, check_ends
 
-        check_ends(content, where)
+        check_ends(content := as_torchvision(content, where), where)
     checkpoint = Checkpoint(content, description, where)
     if description:
         says = (len(description.categories), description.in_channels)

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..description import FIRST_KEY, MAX_CHANNELS, MAX_CLASSES
@@ -129,6 +130,20 @@ def _without_prefix(content: Mapping[str, Any], where: str) -> dict[str, Tensor]
     logger.info("%s: the prefix %r was taken off the keys", where, prefix)
     # AveragedModel counts its updates beside the network.
     return {key.removeprefix(prefix): value for key, value in content.items() if key != "n_averaged"}
+
+
+def as_torchvision(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Where it is unambiguous: a linear layer behind dropout is ``fc``, and averaged counters are whole numbers."""
+    tensors = dict(content)
+    heads = [key.removesuffix("weight") for key in tensors if re.fullmatch(r"fc\.\w+\.weight", str(key))]
+    if len(heads) == 1 and not {"fc.weight", "fc.bias"} & tensors.keys():
+        tensors = {str(key).replace(heads[0], "fc."): tensor for key, tensor in tensors.items()}
+        logger.info("%s: the classifier was taken from under %r", where, heads[0])
+    for key, tensor in tensors.items():
+        counts = isinstance(tensor, Tensor) and tensor.is_floating_point() and str(key).endswith("num_batches_tracked")
+        if counts and not tensor.is_meta and tensor.numel() == 1 and float(tensor).is_integer():
+            tensors[key] = tensor.to(torch.int64)
+    return tensors
 
 
 def check_ends(content: Mapping[Any, Any], where: str) -> None:

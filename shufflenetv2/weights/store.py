@@ -18,7 +18,7 @@ from pathlib import Path
 import torch.hub
 
 from ..errors import CacheError, DownloadError, IntegrityError
-from ..files import TEMPORARY, NotRegularError, read_regular, whole_file
+from ..files import TEMPORARY, NotRegularError, is_device, read_regular, whole_file
 from ..package import BUNDLED, logger, offline, require
 from .manifest import Entry
 
@@ -196,6 +196,8 @@ def write_verified(path: Path, data: bytes, entry: Entry) -> None:
             raise FileNotFoundError(errno.ENOENT, "no home directory is known")
         directory.mkdir(parents=True, exist_ok=True)
         _sweep(directory)
+        if is_device(path):
+            path.unlink()  # nobody's data, and nothing else is replaced by whole_file
         with whole_file(path, replace=partial(_replace, entry=entry)) as temporary:
             temporary.write_bytes(data)
     except OSError as error:

@@ -205,6 +205,28 @@ def test_what_torch_compile_records_is_the_same_function(monkeypatch):
     assert relative_error(deployed(photos), model(photos)) < 1e-12
 
 
+class Relative(nn.Module):
+    """A head that looks across the batch, and answers twice."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(features, 3), nn.Linear(features, 2)
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.first(features - features.mean(0)), self.second(features)
+
+
+@torch.inference_mode()
+def test_the_classifier_sees_a_large_batch_as_one(monkeypatch):
+    monkeypatch.setattr(layers, "PIXELS_AT_ONCE", 3 * 64 * 64)
+    model = randomised(TINY).double()
+    model.fc = Relative(model.spec.head_channels).double().eval()
+    photos = images(7, 64, 64).double()
+    for got, expected in zip(deploy(model)(photos), model(photos), strict=True):
+        assert expected.std() > 1e-4
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+
+
 @torch.inference_mode()
 def test_large_batches_go_through_in_pieces(monkeypatch):
     deployed = deploy(randomised(TINY))

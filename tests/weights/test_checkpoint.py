@@ -135,7 +135,7 @@ SPOILT = [
     ("int64", put(KEY, torch.ones(4, 4, 1, 1, dtype=torch.int64)), f"'{KEY}' must have .* got torch.int64"),
     ("complex", put(KEY, torch.ones(4, 4, 1, 1, dtype=torch.complex64)), f"'{KEY}' must have .* got torch.complex64"),
     ("float8", put(KEY, torch.ones(4, 4, 1, 1).to(torch.float8_e5m2)), f"'{KEY}' must have .* got torch.float8_e5m2"),
-    ("counter-dtype", put("conv1.1.num_batches_tracked", torch.tensor(0.0)), "num_batches_tracked' must have .*int64"),
+    ("counter-dtype", put("conv1.1.num_batches_tracked", torch.tensor(0.5)), "num_batches_tracked' must have .*int64"),
     ("sparse", put(KEY, torch.ones(4, 4, 1, 1).to_sparse()), f"'{KEY}' must be a dense tensor .* torch.sparse_coo"),
     ("meta", put(KEY, torch.ones(4, 4, 1, 1, device="meta")), f"'{KEY}' must be a dense tensor .* meta device"),
     (
@@ -259,6 +259,21 @@ class TestNearMisses:
         assert all(torch.equal(checkpoint.state_dict[key], good[key]) for key in good)
         assert all(record.getMessage().startswith("mine.pth: the ") for record in caplog.records)
         assert caplog.records
+
+    def test_a_classifier_behind_dropout_and_averaged_counters(
+        self, good: StateDict, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        renamed = {key.replace("fc.", "fc.1."): value for key, value in good.items()}
+        averaged = {key: value.double() if key.endswith("tracked") else value for key, value in renamed.items()}
+        checkpoint = parse_checkpoint(checkpoint_bytes(averaged), "mine.pth", SPECS)
+        assert checkpoint.state_dict.keys() == good.keys()
+        for key, tensor in checkpoint.state_dict.items():
+            assert tensor.dtype == good[key].dtype, key
+            assert torch.equal(tensor, good[key]), key
+        assert "mine.pth: the classifier was taken from under 'fc.1.'" in caplog.text
+        several = {**renamed, "fc.4.weight": torch.ones(2, 2), "fc.4.bias": torch.ones(2)}
+        assert "fc.4.weight" in parse_checkpoint(checkpoint_bytes(several), "mine.pth", SPECS).state_dict
 
     @pytest.mark.parametrize(
         ("change", "message"),
