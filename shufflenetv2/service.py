@@ -63,6 +63,7 @@ class Answer:
     computing: float
     device: str
     overlay: str = ""  # a JPEG as a data: address, of where the network looked, if that was asked for
+    unexplained: str = ""  # why there is none
 
 
 def answer(
@@ -97,8 +98,12 @@ def answer(
     [predictions] = classifier.predict(images)
     shown = [each for each in predictions[:top] if each.probability >= threshold]
     computing = time.perf_counter() - read
-    overlay = _as_address(classifier.explain(image).overlay()) if explain else ""
-    return Answer(str(name), shown, read - started, computing, str(classifier.device), overlay)
+    overlay = reason = ""
+    try:
+        overlay = _as_address(classifier.explain(image).overlay()) if explain else ""
+    except ValueError as error:  # an exported file has no features to look at
+        reason = str(error)
+    return Answer(str(name), shown, read - started, computing, str(classifier.device), overlay, reason)
 
 
 def _as_address(image: Any) -> str:

@@ -189,9 +189,13 @@ def test_labels_are_given_to_a_bare_file(bare: Path, caplog: pytest.LogCaptureFi
 def test_the_message_for_a_bare_file_works_to_the_letter(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError) as caught:
         classifier(weights=bare)
-    call = str(caught.value).partition("says them: ")[2]
+    call = str(caught.value).partition("says both: ")[2].partition(", of the weights")[0]
     assert call.startswith("shufflenet_v2_x0_5(weights=")
-    call = call.replace("NEW", repr(str(bare.with_name("new.pth")))).replace("[...]", repr(TEN))
+    call = (
+        call.replace("NEW", repr(str(bare.with_name("new.pth"))))
+        .replace("[...]", repr(TEN))
+        .replace("NAME", "'cifar10'")
+    )
     eval(call, {"shufflenet_v2_x0_5": shufflenet_v2_x0_5})
     assert classifier(weights=bare.with_name("new.pth")).categories == TEN
 

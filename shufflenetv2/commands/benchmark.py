@@ -21,7 +21,7 @@ from ..description import STANDARD
 from ..errors import DatasetError, ImageError
 from ..package import require
 from ..weights.manifest import DEFAULT_ARCH
-from .options import add_json, arch, bounded
+from .options import add_json, any_path, arch, bounded
 
 NAMES = {key: runtime.name for key, runtime in RUNTIMES.items() if runtime.listed}
 
@@ -44,13 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runtimes", nargs="+", choices=NAMES, help="default: all installed ones but compile")
     parser.add_argument("--training", action="store_true", help="time training steps instead (96x96, batch 64, SGD)")
     parser.add_argument(
-        "--folder", type=Path, metavar="DIR", help="classify a folder's photos instead, beside torchvision's way"
+        "--folder", type=any_path, metavar="DIR", help="classify a folder's photos instead, beside torchvision's way"
     )
     parser.add_argument(
-        "--files", nargs="+", type=Path, metavar="FILE", help="compare exported files instead, each in its own runtime"
+        "--files",
+        nargs="+",
+        type=any_path,
+        metavar="FILE",
+        help="compare exported files instead, each in its own runtime",
     )
     parser.add_argument(
-        "--labelled", type=Path, metavar="DIR", help="with --files: a folder a class of photos, to measure accuracy on"
+        "--labelled",
+        type=any_path,
+        metavar="DIR",
+        help="with --files: a folder a class of photos, to measure accuracy on",
     )
     add_json(parser, "one JSON object with all the numbers")
 

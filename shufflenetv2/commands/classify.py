@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import TableError
 from ..files import shown
 from ..package import progress_bar
 from .options import (
@@ -20,6 +21,7 @@ from .options import (
     add_runtime,
     add_weights,
     add_workers,
+    any_path,
     chosen_weights,
     positive,
     probability,
@@ -62,11 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="from 0 to 1: say `not sure` of photos whose first label is less likely",
     )
     parser.add_argument(
-        "--explain", type=Path, metavar="DIR", help="write each photo there, coloured by where the network looked"
+        "--explain", type=any_path, metavar="DIR", help="write each photo there, coloured by where the network looked"
     )
     add_json(parser, "one JSON object a line, one line a photo")
     table = parser.add_argument_group("tables")
-    table.add_argument("-o", "--output", type=Path, metavar="TABLE", help="write a .parquet, .csv or .jsonl file")
+    table.add_argument("-o", "--output", type=any_path, metavar="TABLE", help="write a .parquet, .csv or .jsonl file")
     table.add_argument("--features", action="store_true", help="with what the last layer reads, as a further column")
     begin = table.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on with a table whose run was interrupted")
@@ -167,11 +169,13 @@ def print_lines(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
 def write_table(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[int, int]:
     from ..description import to_json as plain
     from ..network.model import SPECS
+    from ..photos.listing import list_sha256
     from ..tables.rows import photo_name
     from ..tables.table import Table
 
     source = chosen_weights(arguments)
     about = {name: getattr(arguments, name) for name in (*OF_SOURCES, *SETTINGS, *OF_STREAM[:2], "categories")}
+    about["list_sha256"] = list_sha256(arguments.files_from)
     about |= {"directory": str(Path.cwd()), "weights": source.title, "weights_sha256": source.sha256}
     table = Table(
         arguments.output,
@@ -185,7 +189,8 @@ def write_table(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
     done = failed = 0
     with table, progress_bar(None, "photo", shown=False if arguments.ray else None) as bar:
         if table.complete:
-            print(f"shufflenetv2: {shown(arguments.output)} is complete", file=sys.stderr)
+            told = "" if table.compared else "; its rows alone are kept: sources and options were not compared"
+            print(f"shufflenetv2: {shown(arguments.output)} is complete{told}", file=sys.stderr)
             return 0, 0
         rows = rows_of_cluster if arguments.ray else rows_of_stream
         for row in rows(arguments, source, table.missing(photos, photo_name)):
@@ -193,7 +198,13 @@ def write_table(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
             done += 1
             failed += row["error"] is not None
             table.add(row)
+        if table.unnamed and arguments.files_from and not about["list_sha256"]:  # of a pipe, known only now
+            raise TableError(
+                f"the list no longer names {table.unnamed} photos of {shown(table.folder)}; give them, or --overwrite"
+            )
         table.finish()
+    if table.unnamed:
+        print(f"shufflenetv2: {table.unnamed} photos of the first run were not found again", file=sys.stderr)
     if table.repeated:
         print(f"shufflenetv2: {table.repeated} photos were named more than once", file=sys.stderr)
     return done, failed

@@ -226,7 +226,7 @@ def _uploaded(upload: object, uploads: Path) -> Path:
 def shown(answer: Answer) -> tuple[dict[str, Any], str, str]:
     """The value of a ``gradio.Label``, a line on how long it took, and a picture of where the network looked."""
     tag = '<img alt="Where the network looked" style="width: 100%" src="{}">'
-    picture = tag.format(answer.overlay) if answer.overlay else ""
+    picture = tag.format(answer.overlay) if answer.overlay else html.escape(answer.unexplained)
     duration = (
         f"{1000 * (answer.reading + answer.computing):.0f} ms on {answer.device}: {1000 * answer.reading:.0f} ms to "
         f"read the photo, {1000 * answer.computing:.0f} ms for the network"

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..description import Metrics
@@ -25,6 +24,7 @@ from .options import (
     add_runtime,
     add_weights,
     add_workers,
+    any_path,
     chosen_weights,
 )
 
@@ -56,14 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="count these on the same photos, in their deploy form or own runtime, and say which is better; --plain "
         "and --runtime are for --weights alone",
     )
-    parser.add_argument("--report", type=Path, metavar="FOLDER", help="write report.html, report.json and figures")
+    parser.add_argument("--report", type=any_path, metavar="FOLDER", help="write report.html, report.json and figures")
     parser.add_argument(
         "--calibrate",
         action="store_true",
         help="fit a temperature, so that probabilities say how often answers are right, and write it into a copy of "
         "the weights, --output; needs 200 photos that were not trained on",
     )
-    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="of --calibrate")
+    parser.add_argument("--output", "-o", type=any_path, metavar="FILE", help="of --calibrate")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -125,33 +125,36 @@ def _tell(counts: "Counts", left_out: list[str]) -> None:
 
 def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPhotos") -> "Counts":
     """What needs every answer, not their count alone."""
-    from ..builder import resolve
     from ..evaluation import judging, report
     from ..evaluation.counting import Counts
     from ..inference.classifier import Classifier
+    from ..network.model import SPECS
     from ..photos.folders import read_labelled
+    from ..weights.checkpoint import read_checkpoint
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("--against, --report and --calibrate work in one process; start it without torchrun")
+    other = _second(arguments)
+    both = other and read_labelled(arguments.directory, other.classes)
     if arguments.report:
         report.check_packages()  # before anything is computed
+        if arguments.report.resolve().is_relative_to(os.path.realpath(arguments.directory)):
+            raise ValueError(f"--report {shown(arguments.report)} is among the photos; name a folder beside them")
         arguments.report.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"device": arguments.device, "max_pixels": arguments.max_pixels}
     own = {"runtime": arguments.runtime, "precision": arguments.precision, "deploy": not arguments.plain}
     first = Classifier(source, **own, **settings)
-    classifiers, answers = [first], []
-    more: dict[str, Any] = {}
+    classifiers, answers, more = [first], [], dict[str, Any]()
     if arguments.calibrate:
         source.read(False)  # an exported file has no tensors to copy, and says so
         if arguments.output.is_dir() or not arguments.output.absolute().parent.is_dir():
             raise ValueError(f"--output {shown(arguments.output)} must be a file, in a folder that there is")
+        if arguments.output.exists():
+            read_checkpoint(arguments.output, SPECS)  # another file is not replaced
     start = time.perf_counter()
-    answers.append(_asked(arguments, first, photos))
+    answers.append(one := _asked(arguments, first, photos))
     seconds = time.perf_counter() - start
-    one = answers[0]
-    if arguments.against:
-        other = resolve(None, arguments.against)
-        both = read_labelled(arguments.directory, other.classes)
+    if other and both:
         places = {path: index for index, path in enumerate(both.paths)}
         classifiers.append(Classifier(other, **settings))
         answers.append(_asked(arguments, classifiers[1], both.take([places[path] for path in one.paths])))
@@ -165,6 +168,16 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
     answer = to_json if arguments.json else to_text
     print(answer(source, counts, seconds, _stated(source, photos), more))
     return counts
+
+
+def _second(arguments: argparse.Namespace) -> "Weights | None":
+    """Of --against; a file that does not say its labels has those of --categories, too."""
+    from ..builder import resolve
+
+    other = resolve(None, arguments.against, described=False) if arguments.against else None
+    if other and not other.described:
+        return resolve(None, arguments.against, categories=arguments.categories)
+    return other
 
 
 def _asked(arguments: argparse.Namespace, classifier: "Classifier", photos: "LabelledPhotos") -> "Answers":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..description import MAX_SIDE
 from ..errors import DatasetError
 from ..network.formats.table import FORMATS, PRECISIONS, SMALLEST_WITH_SMALL_STEM, Format
-from .options import add_plain, add_weights, bounded, chosen_weights, positive
+from .options import add_plain, add_weights, any_path, bounded, chosen_weights, positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ LEAST_PHOTOS, PHOTOS = 100, 300  # to calibrate with; more are left out, evenly
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, help="default: the one that -o FILE ends like")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the architecture's name")
+    parser.add_argument("-o", "--output", type=any_path, metavar="FILE", help="default: the architecture's name")
     add_weights(parser)
     add_plain(parser)
     parser.add_argument(
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--calibrate",
-        type=Path,
+        type=any_path,
         metavar="DIR",
         help=f"a folder of at least {LEAST_PHOTOS} photos such as will be classified ({PHOTOS} are taken): int8 gets "
         "its ranges from them, and labels are compared on them",

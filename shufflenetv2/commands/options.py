@@ -6,6 +6,7 @@ Commands import what needs torch or Pillow only once they run, so that `--help` 
 import argparse
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..description import BATCH_SIZE, MAX_SIDE
@@ -39,6 +40,11 @@ def add_weights(
         )
     text = f"such as {DEFAULT_ARCH}, x1_0 or 1.0 (default: the one the weights are for, or {DEFAULT_ARCH})"
     parser.add_argument("--arch", type=arch, help=text)
+
+
+def any_path(text: str) -> Path:
+    """The path ``text``, its ``~`` too, which shells leave alone behind a ``=``."""
+    return Path(expanded(text))
 
 
 def arch(text: str) -> str:

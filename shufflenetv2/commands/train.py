@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import MISSING, fields, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..description import MAX_SIDE, STANDARD, Category, Description, check_label, parse_description, to_json
@@ -28,6 +27,7 @@ from .options import (
     add_device,
     add_weights,
     add_workers,
+    any_path,
     fraction,
     from_zero,
     part,
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?")  # fmt: skip
     add("--val", "photos to validate on, in folders of the same names", metavar="DIR")
     add("--held-out", "without such photos, the part of every class", type=fraction, default=0.1, metavar="PART")
-    add("--output", "folder for the results: best.pth is the model", metavar="RUN", type=Path)
+    add("--output", "folder for the results: best.pth is the model", metavar="RUN", type=any_path)
     add("--resume", "continue in RUN after its last whole epoch; --resume RUN needs nothing else; --epochs, --sizes, "
         "--lr and --workers may differ", nargs="?", const="", metavar="RUN")  # fmt: skip
     add_weights(parser, ", to start from; or none", labelled=False)

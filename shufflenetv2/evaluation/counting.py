@@ -12,7 +12,7 @@ from ..description import BATCH_SIZE
 from ..devices import Group
 from ..errors import ImageError
 from ..inference.runner import Runner
-from ..inference.stream import answered, check_finite
+from ..inference.stream import answered, check_finite, ranked
 from ..photos.folders import LabelledPhotos
 from ..photos.transform import PhotoTransform
 
@@ -60,14 +60,14 @@ def count_hits(
 
     def rank(images: Tensor) -> list[list[int]]:
         logits = run(images)
-        highest, indices = (each.tolist() for each in logits.topk(min(5, logits.shape[1])))  # a NaN counts as highest
+        highest, indices = (each.tolist() for each in ranked(logits, 5))  # a NaN counts as highest
         check_finite([row[0] for row in highest], images)
         return indices
 
     mine = photos.take(range(group.rank, len(photos), group.size))
-    ranked = answered(rank, transform, mine.paths, batch_size, workers)
+    answers = answered(rank, transform, mine.paths, batch_size, workers)
     top1 = top5 = skipped = 0
-    for label, (_, outcome, _) in zip(mine.labels, ranked, strict=True):
+    for label, (_, outcome, _) in zip(mine.labels, answers, strict=True):
         if not isinstance(outcome, ImageError):
             top1 += label == outcome[0]
             top5 += label in outcome

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..description import COLDEST, HOTTEST
+from ..description import COLDEST, HOTTEST, Category
 from ..errors import DatasetError, ImageError
 from ..inference.classifier import Classifier
-from ..inference.stream import answered, check_finite
+from ..inference.stream import answered, check_finite, ranked
 from ..naming import Weights
 from ..photos.folders import LabelledPhotos
 from ..weights.checkpoint import write_checkpoint
@@ -48,7 +48,7 @@ class Answers:
 
     def hits(self, among: int) -> int:
         """How often the label is among the first."""
-        first = self.logits.topk(min(among, self.logits.shape[1])).indices
+        _, first = ranked(self.logits, among)
         return int((first == self.labels[:, None]).sum())
 
 
@@ -172,7 +172,7 @@ class Comparison:
     difference: float  # of the second's accuracy to the first's, in points
     interval: tuple[float, float]
     p: float  # McNemar's exact test
-    differing: tuple[int, ...]  # the photos whose answers have different names
+    differing: tuple[int, ...]  # the photos for which they name different classes
 
 
 def compare(first: Answers, second: Answers) -> Comparison:
@@ -184,13 +184,21 @@ def compare(first: Answers, second: Answers) -> Comparison:
     if first.paths != second.paths or not first.paths:
         raise DatasetError("the two could not use the same photos, of which there must be one at least")
     alone, other = int((first.right & ~second.right).sum()), int((second.right & ~first.right).sum())
-    names = ([each.source.labels[index] for index in each.answers.tolist()] for each in (first, second))
-    differing = tuple(index for index, (one, two) in enumerate(zip(*names, strict=True)) if one != two)
+    known = zip(first.answers.tolist(), second.answers.tolist(), strict=True)
+    one, two = first.source.classes, second.source.classes
+    differing = tuple(index for index, (a, b) in enumerate(known) if not _same(one[a], two[b]))
     count = len(first.paths)
     difference = 100 * (other - alone) / count
     return Comparison(
         count, alone, other, difference, paired_interval(alone, other, count), mcnemar(alone, other), differing
     )
+
+
+def _same(one: Category, two: Category) -> bool:
+    """Whether they are one class: a network may know by its label what another calls by its WordNet id."""
+    if one.wordnet_id and two.wordnet_id:
+        return one.wordnet_id == two.wordnet_id  # two of ImageNet's classes are called crane
+    return bool({one.label, one.wordnet_id} & {two.label, two.wordnet_id} - {None})
 
 
 def mcnemar(alone: int, other: int) -> float:

@@ -57,17 +57,18 @@ class Classifier:
         fast_decode: bool = False,
         min_probability: float = 0.0,
     ) -> None:
-        if type(min_probability) not in (int, float) or not 0 <= min_probability <= 1:
+        number = isinstance(min_probability, (int, float)) and not isinstance(min_probability, bool)
+        if not number or not 0 <= min_probability <= 1:
             raise ValueError(f"min_probability must be from 0 to 1, got {min_probability!r:.80}")
         self.weights = weights
         self.top = count("top", top, 1)
-        self.min_probability = min_probability
+        self.min_probability = float(min_probability)
         self.device = choose_device(device_for(weights, runtime, device))
         self.deploy = deploy
         self.categories = weights.labels
         self.runtime, self.precision = runtime, precision
         model = network_of(weights, runtime=runtime, precision=precision, progress=progress, deploy=deploy)
-        self.model = model.to(self.device)
+        self.model = self._made = model.to(self.device)
         self._runner = Runner(self.model, self.device)
         reading: dict[str, Any] = {"max_pixels": max_pixels, "upright": upright, "fast_decode": fast_decode}
         self.transform = PhotoTransform(weights.preprocess, weights.in_channels, weights.reference, **reading)
@@ -95,9 +96,8 @@ class Classifier:
         """
         if errors not in ("raise", "return"):
             raise ValueError(f'errors must be "raise" or "return", got {errors!r:.80}')
-        elements = several(photos)
-        if elements is not None:
-            return self._each(elements, errors)
+        if several(photos) is not None:
+            return self._each(photos, errors)  # type: ignore[arg-type]
         if isinstance(photos, Tensor) and photos.dim() == 4:
             return self.predict(self.transform(photos)) if len(photos) else []
         try:
@@ -130,7 +130,8 @@ class Classifier:
         """Predict the labels of any number of photos, one after the other.
 
         Args:
-            photos: an iterable of what a call takes; at most three batches are in memory, also of a generator's.
+            photos: an iterable of what a call takes; at most three batches are in memory, also of a generator's, which
+                may fill one array again and again.
             batch_size, workers: photos computed at once; threads that read others meanwhile (``None``: one a core).
             features: give the pooled features that the last layer reads as well; needs ``runtime="torch"``.
 
@@ -148,7 +149,7 @@ class Classifier:
         if elements is None:
             raise TypeError("stream takes an iterable of photos; for one, call the classifier itself")
         compute = self._with_features() if features else self._without_features
-        return self._stream(elements, compute, batch_size, workers)
+        return self._stream(elements, compute, batch_size, workers, self.transform.keep(photos))
 
     def probabilities(self, photos: Photo | Iterable[Photo]) -> Tensor:
         """The softmax probabilities of all classes, of one photo or several, as a call takes them.
@@ -174,10 +175,8 @@ class Classifier:
         body, last = self._without_last()
         return gathered(photos, self.transform, body, last.in_features)
 
-    def _stream(
-        self, photos: Iterator[Photo], compute: Compute, batch_size: int, workers: int | None
-    ) -> Iterator[Result]:
-        for photo, row, size in answered(compute, self.transform, photos, batch_size, workers):
+    def _stream(self, photos: Iterator[Photo], compute: Compute, *reading: Any) -> Iterator[Result]:
+        for photo, row, size in answered(compute, self.transform, photos, *reading):
             if isinstance(row, ImageError):
                 yield Result(photo, [], error=row)
             else:
@@ -250,7 +249,8 @@ class Classifier:
         kwargs |= {"device": str(self.device), "progress": False}
         if self.weights.local:  # a file that does not say its labels needs them again
             kwargs["categories"] = self.categories
-        state = {"transform": self.transform}
+        state: dict[str, Any] = {"transform": self.transform}
+        state |= {} if self.model is self._made else {"model": self.model}  # which users may exchange
         if made_by_hub():
             return *hub_call("classifier", *self.weights.reference, **kwargs), state
         return _rebuild, (self.weights.reference, kwargs), state

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..network.deploy_form import DeployedShuffleNetV2
 from ..photos.transform import Photo, PhotoTransform, several
-from .stream import Prediction
+from .stream import Prediction, ranked
 
 NOTEBOOK_SIDE = 1024  # pixels of the picture that a notebook shows
 # matplotlib's "viridis" at ten even steps (by van der Walt, Smith and Firing, CC0): even steps look even.
@@ -125,7 +125,7 @@ def explained(classifier: Answering, photo: Photo, label: str | int | None) -> E
         images, image, size = classifier.transform.pictured(photo)
     features, logits, last = last_features(classifier.model, images)
     [predictions] = classifier.answers(logits, images)
-    index = int(logits.argmax()) if asked is None else asked
+    index = int(ranked(classifier.softmax(logits), 1)[1]) if asked is None else asked
     logit, probability = float(logits[0, index]), float(classifier.softmax(logits)[0, index])
     map, bias = contributions(features, last, index, logit)
     frame = classifier.transform.frame(size)

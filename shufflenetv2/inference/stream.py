@@ -68,12 +68,13 @@ def answered(
     photos: Iterable[Any],
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
+    keep: Callable[[Any], Any] = lambda photo: photo,
 ) -> Iterator[tuple[Any, Row | ImageError, tuple[int, int] | None]]:
     """Each photo with its row of what ``compute`` makes of a batch, or with what is wrong with it; and its size.
 
     In order and in bounded memory: this is the one way through many photos.
     """
-    for batch in read_ahead(photos, transform.sized, batch_size, workers):
+    for batch in read_ahead(photos, transform.sized, batch_size, workers, keep):
         images = [ready[0] for _, ready in batch if not isinstance(ready, ImageError)]
         rows = iter(compute(torch.cat(images)) if images else ())
         del images
@@ -84,12 +85,21 @@ def answered(
                 yield photo, next(rows), ready[1]
 
 
+def ranked(values: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """The ``top`` highest of each row, and their places; of equal ones the first, as ``argmax`` has it."""
+    best = values.topk(min(top + 1, values.shape[1]))
+    if (best.values[:, 1:] == best.values[:, :-1]).any():  # seldom, but in bfloat16; topk takes any of them
+        values, places = values.sort(dim=1, descending=True, stable=True)
+        return values[:, :top], places[:, :top]
+    return best.values[:, :top], best.indices[:, :top]
+
+
 def likeliest(
     probabilities: Tensor, images: Tensor, categories: Sequence[str], top: int, least: float
 ) -> list[list[Prediction]]:
     """The ``top`` labels of each row of ``probabilities``; none where not even the first has ``least``."""
-    ranked = probabilities.topk(min(top, probabilities.shape[1]))
-    rows = list(zip(ranked.values.tolist(), ranked.indices.tolist(), strict=True))
+    highest, places = ranked(probabilities, top)
+    rows = list(zip(highest.tolist(), places.tolist(), strict=True))
     check_finite([values[0] for values, _ in rows], images)
     return [
         [Prediction(categories[index], value, index) for value, index in zip(*row, strict=True)]
@@ -118,7 +128,7 @@ def _batches(photos: Photo | Iterable[Photo], transform: PhotoTransform) -> Iter
         if not isinstance(photos, Tensor) or photos.dim() != 4 or len(photos):
             yield from torch.split(transform(photos), BATCH_SIZE)
         return
-    for number, batch in enumerate(read_ahead(elements, transform)):
+    for number, batch in enumerate(read_ahead(elements, transform, keep=transform.keep(photos))):
         for index, (_, images) in enumerate(batch, number * BATCH_SIZE):
             if isinstance(images, ImageError):
                 raise ImageError(f"photos[{index}]: {images}") from images

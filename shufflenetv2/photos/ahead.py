@@ -25,6 +25,7 @@ def read_ahead(
     prepare: Callable[[Source], Ready],
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
+    keep: Callable[[Source], Source] = lambda photo: photo,
 ) -> Iterator[list[tuple[Source, Ready | ImageError]]]:
     """Yield the photos in order, ``batch_size`` at a time, while the next two batches are being prepared.
 
@@ -33,6 +34,7 @@ def read_ahead(
         prepare: is called with each in one of the threads.
         batch_size: at least 1.
         workers: threads; ``None`` is one a core.
+        keep: is called with each in the caller's thread; ``prepare`` gets what it gives.
 
     Yields:
         Each photo with what ``prepare`` made of it, or with the ``ImageError`` that it raised.
@@ -51,7 +53,7 @@ def read_ahead(
             return error
 
     def submit(count: int) -> None:
-        pending.extend((photo, pool.submit(attempt, photo)) for photo in islice(upcoming, count))
+        pending.extend((photo, pool.submit(attempt, keep(photo))) for photo in islice(upcoming, count))
 
     try:
         submit(2 * batch_size)

@@ -19,7 +19,7 @@ except ImportError:
 from .colours import halved, to_rgb, white_of
 from .formats import FORMATS, MAX_PIXELS, recognise
 from .reading import photo_name, read_photo
-from .tiff import ORIENTATION, ExcessError, orientation
+from .tiff import ORIENTATION, ORIENTED, ExcessError, orientation
 
 MIN_WIDTH = 8  # each row costs as much again
 EXACT_PIXELS = 50_000_000  # larger photos are halved before anything else is done with them
@@ -98,12 +98,31 @@ def open_sized(
             if turn not in _SAME_SHAPE:
                 width, height = height, width
             image = image.transpose(turn)  # one name for every stage, so that no two of them stay in memory
+            for key in ORIENTED:  # else whoever is given the picture turns it again
+                image.info.pop(key, None)
         return to_rgb(image, white), (width, height)
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen unrelated types on damaged files
         reason = shown(str(error)) or type(error).__name__
         raise ImageError(f"{name} cannot be decoded ({reason}); is the file complete?") from error
+
+
+def snapshot(photo: Any, max_pixels: int | None) -> Any:
+    """A generator's photo as it is now: its next step may fill the same array, or close or seek the same file."""
+    for library, kind, copy in (("torch", "Tensor", "clone"), ("numpy", "ndarray", "copy")):
+        if library in sys.modules and isinstance(photo, getattr(sys.modules[library], kind)):
+            return getattr(photo, copy)()
+    if not isinstance(photo, Image.Image):
+        return photo
+    try:
+        check_size(photo.size, pixel_limit(max_pixels), "")
+        now = photo.copy()
+        if turn := photo.getexif().get(ORIENTATION):  # which a TIFF keeps elsewhere
+            now.getexif()[ORIENTATION] = turn
+        return now
+    except Exception:  # it is told when the photo is transformed
+        return photo
 
 
 def _from_array(photo: object, allowed: int, name: str) -> Image.Image | None:

@@ -1,6 +1,8 @@
 """The photos in folders, and what was left out of them: nothing is passed over without a word."""
 
+import codecs
 import glob
+import hashlib
 import os
 import sys
 from collections import Counter, deque
@@ -73,6 +75,8 @@ def find_listed(sources: Iterable[str], told: Told = lambda line: None) -> Itera
             yield from _photos(source, told)
         except DatasetError:
             yield Path(expanded(source))
+        except (OSError, ValueError):  # too long a name, a NUL in it, a folder that may not be entered
+            yield Path(source)
 
 
 def read_list(name: str, separator: bytes) -> Iterator[str]:
@@ -82,14 +86,27 @@ def read_list(name: str, separator: bytes) -> Iterator[str]:
         OSError: at once, if it cannot be opened.
         DatasetError: something in it is too long to be a name.
     """
-    return _split(sys.stdin.buffer if name == "-" else open(expanded(name), "rb"), name, separator)
+    file = sys.stdin.buffer if name == "-" else open(expanded(name), "rb")  # noqa: SIM115 -- _split closes it
+    entries = _split(file, name, separator)
+    next(entries)  # from here on, also where nobody asks for more
+    return entries
+
+
+def list_sha256(name: str | None) -> str | None:
+    """Of the list in the file ``name``; ``None`` for what can be read but once, as standard input."""
+    if name in (None, "-") or not os.path.isfile(expanded(str(name))):
+        return None
+    with open(expanded(str(name)), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _split(file: BinaryIO, name: str, separator: bytes) -> Iterator[str]:
-    rest = b""
+    rest, first = b"", True
     with file:
+        yield ""
         while part := file.read1(1 << 16):  # type: ignore[attr-defined]  # what there is: a pipe may be slow
-            *whole, rest = (rest + part).split(separator)
+            *whole, rest = (rest + (part.removeprefix(codecs.BOM_UTF8) if first else part)).split(separator)
+            first = False
             if len(rest) > MAX_NAME:
                 raise DatasetError(f"{shown(name)} is no list of photos: it has no end of an entry in {MAX_NAME} bytes")
             yield from (os.fsdecode(entry) for each in whole if (entry := _ended(each, separator)))
@@ -121,7 +138,7 @@ def _photos(source: str | os.PathLike[str], told: Told) -> Iterator[Found]:
         yield from _photos_in(path, left_out)
         tell(path, left_out, told)
     elif glob.has_magic(str(path)) and not os.path.lexists(path):
-        matches = _matching(str(path))
+        matches = (each for each in _matching(str(path)) if "**" not in path.name or not os.path.isdir(each))
         if (first := next(matches, None)) is None:
             raise DatasetError(f"nothing fits the pattern {shown(path)}, and no file has that name")
         yield from find_listed(chain([first], matches), told)

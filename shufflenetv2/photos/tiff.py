@@ -70,6 +70,9 @@ class Directory(dict[int, Tag]):
             raise ExcessError(f"has more than {MAX_TAGS:,} tags, or more than {MAX_TAG_BYTES:,} bytes of them")
 
 
+ORIENTED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # of Image.info: where orientation() looks
+
+
 def orientation(info: Mapping[str | tuple[int, int], Any]) -> int:
     """EXIF's number from 1 to 8, or another where it is wrong, of the metadata that Pillow found; 1 is upright.
 

@@ -7,7 +7,8 @@ wrong with a photo is an ``ImageError``; nothing is decoded before its size is k
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..description import Preprocess
 from ..errors import ImageError
 from ..package import hub_call, made_by_hub
-from .decode import Image, check_size, open_sized, pixel_limit
+from .decode import Image, check_size, open_sized, pixel_limit, snapshot
 from .framing import centre, cut, frame, kept, resized
 from .reading import KINDS
 
@@ -113,6 +114,10 @@ class PhotoTransform:
         self.upright = upright
         self.fast_decode = fast_decode
         self.batch = batch
+
+    def keep(self, photos: Photo | Iterable[Photo]) -> Callable[[Photo], Photo]:
+        """What each of ``photos`` goes through before the next is asked for: a list keeps its own."""
+        return (lambda photo: photo) if isinstance(photos, Sequence) else partial(snapshot, max_pixels=self.max_pixels)
 
     def __repr__(self) -> str:
         return f"PhotoTransform({self.preprocess}, in_channels={self.in_channels})"

@@ -66,7 +66,9 @@ class BatchClassifier:
 
         if "bytes" not in batch and "path" not in batch:
             raise ValueError(f"a batch needs a column bytes or path, got {', '.join(batch) or 'none'}")
-        photos = [bytes(each) for each in batch["bytes"]] if "bytes" in batch else list(map(photo_path, batch["path"]))
+        given = batch["bytes"] if "bytes" in batch else batch["path"]
+        read = bytes if "bytes" in batch else photo_path
+        photos = [b"" if each is None else read(each) for each in given]  # a null is no photo: its row has the error
         features = self.stream_options["features"]
         names = batch.get("photo", batch.get("path", [""] * len(photos)))
         results = self.classifier.stream(photos, **self.stream_options)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
-from ..errors import DatasetError
+from ..errors import DatasetError, TableError
 from ..files import shown
 from ..package import require
 from ..photos.formats import suffixes
@@ -58,6 +58,8 @@ def classify_on(
 
 def as_given(row: dict[str, Any], name: str) -> dict[str, Any]:
     """The row as the plain way has it: actors are given absolute paths, which their errors name."""
+    if not name.endswith(row["photo"]):  # a remote one comes without its scheme
+        raise TableError(f"Ray gave the photo {shown(row['photo'])}, where {shown(name)} was next")
     path = photo_path(name)
     error = row["error"] and row["error"].replace(shown(os.path.abspath(path)), shown(path), 1)
     return {**row, "photo": name, "error": error}

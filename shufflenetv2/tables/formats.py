@@ -11,6 +11,7 @@ from ..package import require
 from .rows import COLUMNS, FEATURES, Row
 
 ROW_GROUP = 10_000
+PREFIX = b"shufflenetv2."  # of what a table says of itself in its metadata
 _AT_ONCE = 500  # rows as Python's objects: with features, one takes 30 kB
 
 
@@ -25,9 +26,12 @@ def write_csv(path: Path, rows: Iterable[Row], features: int, metadata: Mapping[
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
+        # A name may hold a carriage return, of which older Pythons think that it needs no quotes.
+        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         for row in rows:
             values = (row.get(name) for name in names)
-            writer.writerow([json.dumps(value) if isinstance(value, list) else value for value in values])
+            fields = [json.dumps(value) if isinstance(value, list) else value for value in values]
+            (quoted if any(isinstance(each, str) and "\r" in each for each in fields) else writer).writerow(fields)
 
 
 def write_parquet(path: Path, rows: Iterable[Row], features: int, metadata: Mapping[str, str]) -> None:
@@ -48,6 +52,22 @@ def write_parquet(path: Path, rows: Iterable[Row], features: int, metadata: Mapp
                 waiting = []
         if waiting:
             writer.write_table(pa.concat_tables(waiting))
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What a Parquet file says that it was made with and of; nothing of other files, which keep rows alone."""
+    if path.suffix.lower() != ".parquet":
+        return {}
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        said = pq.read_schema(path).metadata or {}
+    except pa.ArrowInvalid:
+        return {}
+    own = {key.decode().partition(".")[2]: json.loads(value) for key, value in said.items() if key.startswith(PREFIX)}
+    own.pop("description", None)
+    return own
 
 
 # By suffix: (path, rows, length of the features or 0, what the file says of itself), and the packages it needs.

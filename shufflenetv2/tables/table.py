@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from ..description import BATCH_SIZE
 from ..errors import ShuffleNetError, TableError
 from ..files import flush_directory, held, shown, whole_file, write_whole
-from .formats import ROW_GROUP, writer_of
+from .formats import ROW_GROUP, described, writer_of
 from .rows import Row
 
 Photo = TypeVar("Photo")
@@ -65,7 +65,9 @@ class Table:
         self.batch_size = batch_size
         self.resume, self.overwrite = resume, overwrite
         self.complete = False  # it was, before this run: there is nothing to do
+        self.compared = True  # with what it was made with and of; a finished table that is no Parquet has rows alone
         self.repeated = 0  # photos that were named more than once
+        self.unnamed = 0  # rows, of an earlier run, of photos that were not named in this one
         self._rows: list[Row] = []
         self._parts: list[Path] = []
         self._written = time.monotonic()
@@ -105,19 +107,25 @@ class Table:
     def _check_finished(self) -> None:
         if not self.resume:
             raise TableError(f"{shown(self.path)} exists; --overwrite replaces it")
-        with open(self.path, "rb") as file:  # the first row, or the metadata at the end of a Parquet file, says it
+        if before := described(self.path):
+            self._compare(before)
+            self.complete = True
+            return
+        with open(self.path, "rb") as file:  # the last rows say it
             file.seek(-min(self.path.stat().st_size, 1 << 20), os.SEEK_END)
             said = re.findall(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", file.read())
-        if said and self.about["weights_sha256"].encode() not in said:
+        if not said:
+            raise TableError(f"{shown(self.path)} is no table of this command, or has no row; --overwrite replaces it")
+        if self.about["weights_sha256"].encode() not in said:
             raise TableError(f"{shown(self.path)} is complete, by other weights; --overwrite replaces it")
-        self.complete = True
+        self.complete, self.compared = True, False
 
     def _compare(self, before: dict[str, Any]) -> None:
         for name in sorted({*before, *self.about}):
             was, now = before.get(name), self.about.get(name)
             if was != now:
                 raise TableError(
-                    f"{shown(self.folder)} was begun with other {name}: {json.dumps(was)}, now {json.dumps(now)}; give "
+                    f"{shown(self.path)} was begun with other {name}: {json.dumps(was)}, now {json.dumps(now)}; give "
                     "the same to go on, or --overwrite to begin anew"
                 )
 
@@ -145,6 +153,7 @@ class Table:
                     yield photo
                 elif not names.execute("UPDATE seen SET again = 1 WHERE photo = ? AND again = 0", key).rowcount:
                     self.repeated += 1
+            [self.unnamed] = names.execute("SELECT count(*) FROM seen WHERE again = 0").fetchone()
         finally:
             names.close()
 

@@ -1,6 +1,8 @@
 """The web demo as its visitor sees it: a real headless Chromium, and not one request that leaves the machine."""
 
 import functools
+import html
+import io
 import json
 import os
 import re
@@ -16,14 +18,17 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from PIL import Image
 from playwright.sync_api import Page, expect
 from support.demo import CHROMIUM, PATIENCE, browse, serve_demo
 from support.processes import ROOT, run, run_module, run_python
 from support.stand_in import StandIn
 
+from shufflenetv2.__main__ import main
+from shufflenetv2.builder import resolve
 from shufflenetv2.commands import demo
 from shufflenetv2.photos.reading import MAX_BYTES
-from shufflenetv2.service import TOP
+from shufflenetv2.service import TOP, Classifiers, answer
 from shufflenetv2.weights.manifest import load_manifest
 
 expect.set_options(timeout=PATIENCE)
@@ -348,3 +353,27 @@ def test_only_the_machine_itself_gives_addresses_unless_told(monkeypatch: pytest
     assert [demo.is_loopback(host) for host in ("0.0.0.0", "::", "192.168.0.1", "example.org")] == [False] * 4
     monkeypatch.setenv("SPACE_ID", "me/space")
     assert demo.on_a_space()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_answer_is_that_of_classify_however_a_photo_lies(orientation: int) -> None:
+    classifiers = Classifiers(resolve(None, "cifar10"), "cpu")
+    with Image.open(ROOT / "images/cat.jpg") as image:
+        exif = image.getexif()
+        exif[0x0112] = orientation
+        image.save(file := io.BytesIO(), "JPEG", exif=exif, quality=95)
+    said = answer(classifiers, file.getvalue(), classifiers.opening, 5, explain=True)
+    expected = classifiers[classifiers.opening](file.getvalue())[:5]
+    assert [each.label for each in said.predictions] == [each.label for each in expected]
+    assert said.predictions[0].probability == pytest.approx(expected[0].probability, abs=1e-6)
+    assert said.overlay.startswith("data:image/jpeg")
+
+
+def test_an_exported_file_answers_and_says_why_it_is_not_explained(tmp_path: Path) -> None:
+    path = tmp_path / "cifar10.pt"
+    assert main(["export", "--format", "torchscript", "--weights", "cifar10", "-o", str(path)]) == 0
+    classifiers = Classifiers(resolve(None, str(path)), "cpu")
+    said = answer(classifiers, ROOT / "images/cat.jpg", classifiers.opening, 5, explain=True)
+    assert said.predictions[0].label == "cat"
+    assert (said.overlay, "last layer" in said.unexplained or "linear layer" in said.unexplained) == ("", True)
+    assert html.escape(said.unexplained) in demo.shown(said)[2]

@@ -194,6 +194,36 @@ def test_the_first_lines_come_before_the_folder_is_listed(tmp_path: Path) -> Non
         assert process.returncode == 130
 
 
+def test_a_pattern_of_every_depth_gives_each_photo_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "d/a.jpg", "d/e/b.jpg", "d/e/f/c.jpg")
+    expected = [str(tmp_path / name) for name in ("d/a.jpg", "d/e/b.jpg", "d/e/f/c.jpg")]
+    assert sorted(classified(capsys, tmp_path / "d/**")) == expected
+    assert sorted(classified(capsys, tmp_path / "d/**/*.jpg")) == expected
+
+
+def test_an_entry_that_is_no_name_is_an_error_and_not_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "list.txt"
+    entries = [str(CAT).encode(), b"x" * 300, b"~a\0b", str(COFFEE).encode()]
+    listed.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(entries))
+    shown = classified(capsys, "--files-from", listed, status=1)
+    assert shown == [str(CAT), "x" * 300, "~a\0b", str(COFFEE)]
+
+
+def test_a_home_directory_behind_an_equals_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert classified(capsys, CAT, "--explain=~/overlays") == [str(CAT)]
+    assert main(["classify", str(CAT), *WEIGHTS, "--output=~/x.csv"]) == 0
+    assert sorted(os.listdir(tmp_path / "home")) == ["overlays", "x.csv"]
+    assert os.listdir(tmp_path) == ["home"]
+
+
 def test_help_is_told_without_torch() -> None:
     program = "import sys; from shufflenetv2.__main__ import main\ntry: main(['classify', '--help'])\n"
     program += "finally: assert 'torch' not in sys.modules and 'pyarrow' not in sys.modules"

@@ -1,6 +1,7 @@
 """The numbers by which answers are judged, against independent computations of them."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from support.skips import NOT_INSTALLED
 from torch import Tensor
 
 from shufflenetv2.builder import resolve
+from shufflenetv2.description import Category
 from shufflenetv2.errors import DatasetError
 from shufflenetv2.evaluation.judging import (
     Answers,
@@ -35,6 +37,29 @@ def noisy(count: int, scale: float, seed: int = 0) -> tuple[Tensor, Tensor]:
     logits = 2 * torch.randn(count, 10, generator=generator)
     labels = torch.multinomial(logits.softmax(1), 1, generator=generator).flatten()
     return scale * logits, labels
+
+
+def test_one_class_under_a_label_and_a_wordnet_id_is_one_answer() -> None:
+    logits, labels = noisy(50, 1)
+    one = answers(logits, labels)
+    birds = [Category("crane", "n1"), Category("crane", "n2")]
+    birds += [Category(f"class {index}", f"n{index}") for index in range(3, 11)]
+
+    def known_as(classes: list[Category]) -> Answers:
+        return replace(one, source=replace(one.source, classes=tuple(classes)))
+
+    named, by_id = known_as(birds), known_as([Category(str(each.wordnet_id)) for each in birds])
+    assert compare(named, by_id).differing == compare(by_id, named).differing == ()
+    swapped = known_as([birds[1], birds[0], *birds[2:]])
+    cranes = [index for index, each in enumerate(one.answers.tolist()) if each < 2]
+    assert list(compare(named, swapped).differing) == cranes != []
+
+
+def test_equal_logits_are_counted_by_one_rule() -> None:
+    logits, labels = noisy(2000, 1)
+    tied = answers(logits.bfloat16().float().round(), labels)
+    assert tied.hits(1) == int(tied.right.sum()) == int(confusion(tied).trace())
+    assert tied.hits(10) == 2000
 
 
 @pytest.mark.parametrize("scale", [0.2, 1.0, 3.0])

@@ -67,6 +67,26 @@ class Page(HTMLParser):
         self.text += data
 
 
+def test_a_second_network_that_does_not_say_its_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("a", "b", "c")
+    first = network(tmp_path / "first.pth", names, 1)
+    torch.save(torch.load(first, weights_only=True)["state_dict"], tmp_path / "bare.pth")
+    data = photos(tmp_path / "data", names, 2)
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    command = ["evaluate", str(data), "--weights", str(tmp_path / "bare.pth"), "--against", str(tmp_path / "bare.pth")]
+    assert main(command) == 1
+    assert main([*command, "--categories", str(tmp_path / "labels.txt"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["against"]["differing"] == []
+
+
+def test_a_report_among_the_photos_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = photos(tmp_path / "data", ("a", "b"), 1)
+    weights = network(tmp_path / "first.pth", ("a", "b"), 1)
+    assert main(["evaluate", str(data), "--weights", str(weights), "--report", str(data / "report")]) == 1
+    assert "is among the photos" in capsys.readouterr().err
+    assert not (data / "report").exists()
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Page]:
     root = tmp_path_factory.mktemp("report")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from support.processes import ROOT
 
 from shufflenetv2.__main__ import main
@@ -97,6 +98,19 @@ def test_below_the_least_probability_nothing_is_said() -> None:
 def test_a_wrong_least_probability_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="min_probability must be from 0 to 1"):
         classifier(weights="cifar10", min_probability=wrong)
+
+
+def test_a_copy_takes_the_place_of_no_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "photos" / name / "0.png")
+    mine = tmp_path / "mine.jpg"
+    Image.new("RGB", (32, 32)).save(mine)
+    before = mine.read_bytes()
+    command = ["evaluate", str(tmp_path / "photos"), "--weights", "cifar10", "--calibrate", "--output", str(mine)]
+    assert main(command) == 1
+    assert "mine.jpg" in capsys.readouterr().err
+    assert mine.read_bytes() == before
 
 
 def test_evaluate_calibrates_a_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """One call from photos to labels: what goes in, what comes back, and what is said of photos that are none."""
 
+import copy
 import io
 import json
 import math
@@ -33,6 +34,16 @@ def close(one: list[Prediction], other: list[Prediction]) -> bool:
     return [each.label for each in one] == [each.label for each in other] and all(
         abs(a.probability - b.probability) < 1e-5 for a, b in zip(one, other, strict=True)
     )
+
+
+def test_a_network_that_was_exchanged_is_copied_along(classifier: Classifier) -> None:
+    mine = copy.copy(classifier)
+    mine.model = copy.deepcopy(classifier.model)
+    mine.model.fc.bias.data[7] += 100  # type: ignore[union-attr,operator]
+    assert mine(CAT)[0].index == 7
+    for twin in (pickle.loads(pickle.dumps(mine)), copy.deepcopy(mine)):
+        assert twin(CAT)[0].index == 7
+    assert pickle.loads(pickle.dumps(classifier))(CAT)[0].label == "cat"
 
 
 def test_a_prediction_is_a_value() -> None:

@@ -1,5 +1,6 @@
 """The stream: any number of photos, in order, in bounded memory, and an end of its threads whatever ends it."""
 
+import io
 import itertools
 import socket
 import threading
@@ -9,15 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from support.photo_mutants import CAT, COFFEE
 
 from shufflenetv2.builder import resolve
 from shufflenetv2.errors import ImageError
 from shufflenetv2.inference.classifier import Classifier
-from shufflenetv2.inference.stream import Result
+from shufflenetv2.inference.stream import Result, ranked
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,70 @@ def no_thread_is_left(seconds: float = 1) -> bool:
     while reading_threads() and time.monotonic() < end:
         time.sleep(0.01)
     return not reading_threads()
+
+
+def turned(path: Path, orientation: int) -> bytes:
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[0x0112] = orientation
+        image.save(file := io.BytesIO(), "TIFF", exif=exif, compression="tiff_deflate")
+    return file.getvalue()
+
+
+def refilled() -> Iterator[Any]:
+    buffer = numpy.empty((300, 400, 3), numpy.uint8)
+    for photo in (CAT, COFFEE) * 6:
+        with Image.open(photo) as image:
+            buffer[:] = numpy.asarray(image.convert("RGB").resize((400, 300)))
+        yield buffer
+
+
+def refilled_tensor() -> Iterator[Any]:
+    buffer = torch.empty(3, 300, 400, dtype=torch.uint8)
+    for array in refilled():
+        buffer[:] = torch.from_numpy(array).permute(2, 0, 1)
+        yield buffer
+
+
+def closed() -> Iterator[Any]:
+    for photo in (CAT, COFFEE) * 6:
+        with Image.open(photo) as image:
+            yield image
+
+
+def pages() -> Iterator[Any]:
+    with Image.open(CAT) as cat, Image.open(COFFEE) as coffee:
+        frames = [each.convert("RGB").resize((400, 300)) for each in (cat, coffee) * 6]
+    frames[0].save(file := io.BytesIO(), "TIFF", save_all=True, append_images=frames[1:])
+    return iter(ImageSequence.Iterator(Image.open(file)))
+
+
+def lying() -> Iterator[Any]:
+    for photo in (CAT, COFFEE) * 6:
+        with Image.open(io.BytesIO(turned(photo, 6))) as image:
+            yield image
+
+
+@pytest.mark.parametrize("make", [refilled, refilled_tensor, closed, pages, lying])
+def test_a_generator_may_use_one_object_again(make: Callable[[], Iterator[Any]], classifier: Classifier) -> None:
+    expected = [classifier(photo)[0] for photo in make()]  # one at a time
+    assert expected[0].index != expected[1].index
+    for got in (classifier(make()), [result.predictions for result in classifier.stream(make(), workers=3)]):
+        assert [each[0].label for each in got] == [each.label for each in expected]
+        assert [each[0].probability for each in got] == pytest.approx([each.probability for each in expected], abs=1e-4)
+    vectors = classifier.features(make())
+    torch.testing.assert_close(vectors[0::2], vectors[:1].expand(6, -1), rtol=1e-4, atol=1e-5)
+
+
+def test_equal_values_are_ranked_in_their_order() -> None:
+    values = torch.tensor([[1.0, 3.0, 3.0, 2.0, 3.0], [5.0, 1.0, 4.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    for top in (1, 2, 3, 5, 9):
+        highest, places = ranked(values, top)
+        order = [[1, 2, 4, 3, 0], [0, 2, 4, 3, 1], [0, 1, 2, 3, 4]]
+        assert places.tolist() == [each[:top] for each in order]
+        assert torch.equal(highest, values.gather(1, places))
+    many = torch.randn(500, 1000, generator=torch.Generator().manual_seed(0)).bfloat16().float()
+    assert torch.equal(ranked(many, 5)[1][:, 0], many.argmax(1))
 
 
 def test_every_kind_of_photo_is_one_result_in_order(classifier: Classifier) -> None:

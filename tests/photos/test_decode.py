@@ -387,6 +387,18 @@ STORED = {
 }
 
 
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_what_was_turned_is_not_turned_again(format: str, orientation: int) -> None:
+    """The demo opens a photo, and gives the picture to the transform and to the explanation."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    once = open_photo(encode(STORED[orientation](painted()), format, exif=exif))
+    assert open_photo(once).tobytes() == once.tobytes()
+    kept = open_photo(encode(STORED[orientation](painted()), format, exif=exif), upright=False)
+    assert format == "TIFF" or open_photo(kept).size == once.size  # the picture still says how it lies
+
+
 @fault(40, "EXIF orientation", "upright")
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])

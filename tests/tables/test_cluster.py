@@ -18,7 +18,7 @@ from support.processes import ROOT
 
 from shufflenetv2 import package
 from shufflenetv2.__main__ import main
-from shufflenetv2.errors import DatasetError, IntegrityError
+from shufflenetv2.errors import DatasetError, IntegrityError, TableError
 from shufflenetv2.tables import cluster
 from shufflenetv2.tables.batches import BatchClassifier
 
@@ -177,6 +177,24 @@ def test_the_class_takes_bytes_and_paths(photos: Path, plain: list[dict[str, Any
         classify({"image": names})
     with pytest.raises(IntegrityError, match="expected 0123"):
         BatchClassifier(weights="cifar10", sha256="0123")
+
+
+def test_a_null_is_an_error_in_its_place() -> None:
+    classify = BatchClassifier(weights="cifar10")
+    for column in ("bytes", "path"):
+        good = (ROOT / "images/cat.jpg").read_bytes() if column == "bytes" else str(ROOT / "images/cat.jpg")
+        table = classify({column: numpy.array([None, good], dtype=object)})
+        assert table["label"].tolist() == [None, "cat"]
+        assert "image" in table["error"][0]
+        assert table["error"][1] is None
+
+
+def test_rows_that_come_in_another_order_are_not_believed() -> None:
+    with pytest.raises(TableError, match=r"Ray gave the photo b\.jpg, where a\.jpg was next"):
+        cluster.as_given({"photo": "b.jpg", "error": None}, "a.jpg")
+    assert (
+        cluster.as_given({"photo": "bucket/a.jpg", "error": None}, "s3://bucket/a.jpg")["photo"] == "s3://bucket/a.jpg"
+    )
 
 
 def test_dask(photos: Path, plain: list[dict[str, Any]]) -> None:

@@ -5,9 +5,11 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -211,11 +213,95 @@ def test_photos_named_again_have_one_row(photos: Path, tmp_path: Path, capsys: p
     assert "995 photos were named more than once" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_finished_table_of_something_else_is_not_called_complete(
+    kind: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / f"x.{kind}"
+    output.write_text("my,own,data\n1,2,3\n")
+    assert classify(photos / "0", "--output", output, "--resume") == 1
+    assert "is no table of this command" in capsys.readouterr().err
+    assert output.read_text().startswith("my,own")
+    assert classify(photos / "0", "--output", output, "--overwrite") == 0
+    capsys.readouterr()
+    other = classify(photos / "1", "--output", output, "--resume")
+    told = capsys.readouterr().err
+    if kind == "parquet":
+        assert (other, "was begun with other sources" in told) == (1, True)
+    else:
+        assert (other, "its rows alone are kept: sources and options were not compared" in told) == (0, True)
+
+
+def test_another_list_is_told(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed, output = tmp_path / "list.txt", tmp_path / "x.jsonl"
+    names = sorted(map(str, (photos / "0").iterdir()))
+    listed.write_text("\n".join(names))
+
+    def begun(*arguments: object) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Table, "finish", lambda self: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                classify(*arguments, "--output", output, "--batch-size", 5)
+
+    begun("--files-from", listed)
+    listed.write_text("\n".join(names[:3]))
+    assert classify("--files-from", listed, "--output", output, "--batch-size", 5, "--resume") == 1
+    assert "was begun with other list_sha256" in capsys.readouterr().err
+
+
+@needs_posix
+def test_another_list_through_a_pipe_is_told(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, pipe = tmp_path / "x.jsonl", tmp_path / "pipe"
+    names = sorted(map(str, (photos / "0").iterdir()))
+    os.mkfifo(pipe)
+
+    def run_with(listed: list[str], *arguments: object) -> int:
+        writer = threading.Thread(target=pipe.write_text, args=("\n".join(listed),))
+        writer.start()
+        try:
+            return classify("--files-from", pipe, "--output", output, "--batch-size", 5, *arguments)
+        finally:
+            writer.join(5)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Table, "finish", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_with(names)
+    assert run_with(names[:3], "--resume") == 1
+    assert f"the list no longer names {len(names) - 3} photos" in capsys.readouterr().err
+    assert not output.exists()
+    assert run_with(names, "--resume") == 0
+    assert [row["photo"] for row in rows_of(output)] == names
+
+
+def test_photos_that_went_from_a_folder_are_told(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = tmp_path / "photos", tmp_path / "x.csv"
+    shutil.copytree(photos / "0", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Table, "finish", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            classify(folder, "--output", output, "--batch-size", 5)
+    for path in sorted(folder.iterdir())[:2]:
+        path.unlink()
+    assert classify(folder, "--output", output, "--batch-size", 5, "--resume") == 0
+    assert "2 photos of the first run were not found again" in capsys.readouterr().err
+    assert len(rows_of(output)) == 30
+
+
 @needs_posix
 def test_names_that_are_no_text_come_back(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    odd = [b"caf\xe9.jpg", b"file:x.jpg", b'a "quoted", one\nin two lines.jpg', "\u4e2d.jpg".encode(), b"=1+1.jpg"]
+    odd = [
+        b"caf\xe9.jpg",
+        b"file:x.jpg",
+        b"carriage\rreturn.jpg",
+        b'a "quoted", one\nin two lines.jpg',
+        "\u4e2d.jpg".encode(),
+        b"=1+1.jpg",
+    ]
     for name in odd:
         (folder / os.fsdecode(name)).write_bytes((photos / "0/000.jpg").read_bytes())
     for kind in KINDS:
