@@ -13,7 +13,7 @@ from support.processes import ROOT, importing, run_module
 from support.skips import needs
 from torch import Tensor
 
-from shufflenetv2 import exporting, package
+from shufflenetv2 import exporting, package, save
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import build, resolve
 from shufflenetv2.computing import in_runtime
@@ -302,6 +302,21 @@ def test_the_same_suffix_for_other_files(script: Path, tmp_path: Path) -> None:
         resolve(None, tmp_path / "model.ncnn.param")
     with pytest.raises(CheckpointError, match="there is no such file"):
         resolve(None, tmp_path / "absent.onnx")
+
+
+@needs("ncnn", "pnnx")
+def test_ncnn_computes_float32_in_float32(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = shufflenet_v2_x0_5(weights="cifar10", num_classes=64)  # so many that it would halve the classifier
+    names = [f"class {index}" for index in range(64)]
+    weights = resolve(None, save(model, tmp_path / "mine.pth", categories=names))
+    assert [*write(replace(order_of("ncnn"), weights=weights), tmp_path / "model.ncnn.param")]
+    network = resolve(None, tmp_path / "model.ncnn.param").exported
+    assert network is not None
+    images = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model.double()(images.double())
+        assert float((network(images) - expected).abs().max() / expected.abs().max()) < 5e-6
 
 
 @needs("ncnn", "pnnx")

@@ -52,6 +52,8 @@ def open(path: Path) -> tuple[Network, dict[str, str]]:
         raise ValueError(f"{param.name} and {weights.name} are not the files that {said.name} was written for")
     net = ncnn.Net()
     net.opt.num_threads = torch.get_num_threads()
+    # Else ncnn keeps the classifier's weights in half precision where the processor converts it: 4e-4 of a logit.
+    net.opt.use_fp16_storage = metadata.get("precision", "").strip('"') == "float16"
     if net.load_param(str(param)) or net.load_model(str(weights)):
         raise ValueError("ncnn does not read it")
 
