@@ -53,7 +53,7 @@ def shape_for(form: Format, weights: Weights, size: int | None = None, fixed_bat
     fixed, crop = fixed_batch if form.dynamic else fixed_batch or 1, weights.preprocess.crop
     smallest = SMALLEST_WITH_SMALL_STEM if weights.small_stem else SMALLEST_SIZE
     pixels = size or (crop if fixed else max(crop, smallest))
-    if pixels < smallest:
+    if pixels < smallest - bool(fixed):  # one less is too small for a file that takes other sizes, too
         raise ValueError(f"--size {pixels} is too small for {weights.title}, which takes {smallest} pixels or more")
     # Two images as an example: torch.export takes a dimension of one for a constant.
     shape = Shape(fixed or 2, weights.in_channels, pixels, fixed is None, smallest)

@@ -26,8 +26,8 @@ from shufflenetv2.devices import Group
 from shufflenetv2.files import whole_file
 from shufflenetv2.photos.folders import LabelledPhotos, hold_out, read_labelled
 from shufflenetv2.training.augment import BatchTransform, TrainingPhotos, derived_seed, epoch_batches
-from shufflenetv2.training.recipe import Augmentation
-from shufflenetv2.training.trainer import moving_average, rate_factor
+from shufflenetv2.training.recipe import Augmentation, rate_factor
+from shufflenetv2.training.trainer import moving_average
 from shufflenetv2.weights.checkpoint import save_whole
 
 SIZE = 32

@@ -41,7 +41,7 @@ def compare_files(arguments: argparse.Namespace) -> Row:
         for (file, weights), milliseconds in zip(opened.items(), times, strict=True):
             rows.append(row_of(file, weights, batch, milliseconds) | accuracies.get(file, {}))
     for row in rows:
-        base = [each for each in rows if (each["runtime"], each["batch"]) == (row["runtime"], row["batch"])]
+        base = [each for each in rows if all(each[key] == row[key] for key in ("runtime", "batch", "weights", "input"))]
         base = [each for each in base if each["precision"] == "float32"]
         row["ratio_to_float32"] = round(base[0]["ms"] / row["ms"], 2) if base else None
     return {"files": rows}
@@ -57,6 +57,8 @@ def row_of(file: Path, weights: Weights, batch: int, milliseconds: list[float]) 
         "arch": weights.arch,
         "runtime": exported.runtime,
         "precision": exported.inside.precision,
+        "weights": exported.inside.sha256,
+        "input": weights.preprocess.crop,
         "megabytes": round(sum(part.stat().st_size for part in FORMATS[form].files(file)) / 1e6, 2),
         "batch": batch,
         "ms": round(median, 3),

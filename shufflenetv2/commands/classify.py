@@ -199,14 +199,13 @@ def write_table(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
             failed += row["error"] is not None
             table.add(row)
         if table.unnamed and arguments.files_from and not about["list_sha256"]:  # of a pipe, known only now
-            raise TableError(
-                f"the list no longer names {table.unnamed} photos of {shown(table.folder)}; give them, or --overwrite"
-            )
+            what = f"the list no longer names {table.unnamed} photos of {shown(table.folder)}"
+            raise TableError(f"{what}; give them, or --overwrite")
         table.finish()
-    if table.unnamed:
-        print(f"shufflenetv2: {table.unnamed} photos of the first run were not found again", file=sys.stderr)
-    if table.repeated:
-        print(f"shufflenetv2: {table.repeated} photos were named more than once", file=sys.stderr)
+    counts = {"of the first run were not found again": table.unnamed, "were named more than once": table.repeated}
+    for what, count in counts.items():
+        if count:
+            print(f"shufflenetv2: {count} photos {what}", file=sys.stderr)
     return done, failed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,10 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
     weights = chosen_weights(arguments)
     output = arguments.output or Path(weights.arch + form.suffix)
     shape = shape_for(form, weights, arguments.size, arguments.fixed_batch)
-    check_output(output, form)
-    if output.exists() and os.path.isabs(weights.name) and os.path.samefile(output, weights.name):
-        raise FileExistsError(f"{output} is the file of the weights themselves; -o takes another name")
+    check_output(output, form, weights)
+    if not shape.dynamic:  # what the file says of photos is what it takes
+        weights = for_size(weights, shape.size)
     photos = calibration_photos(arguments.calibrate, weights, shape.size) if arguments.calibrate else None
+    if photos is not None and (batch := arguments.fixed_batch) and len(photos) // batch * batch < LEAST_PHOTOS:
+        raise DatasetError(
+            f"--fixed-batch {batch} leaves fewer than {LEAST_PHOTOS} of {len(photos)} photos to calibrate"
+        )
     order = Order(weights, arguments.format, shape, arguments.precision, arguments.plain, photos)
     for line in write(order, output):
         print(line)
@@ -92,7 +97,15 @@ def format_by_name(output: Path | None) -> str:
     raise ValueError(f"which format? give -o FILE with its ending, or --format: {known}, {others} (a folder)")
 
 
-def check_output(output: Path, form: Format) -> None:
+def for_size(weights: Weights, pixels: int) -> Weights:
+    """``weights`` whose photos are prepared for a file that takes so many pixels a side alone."""
+    said = weights.preprocess
+    if pixels == said.crop:
+        return weights
+    return replace(weights, preprocess=replace(said, resize=round(pixels * said.resize / said.crop), crop=pixels))
+
+
+def check_output(output: Path, form: Format, weights: Weights) -> None:
     if output.is_dir() and not form.folder:
         raise IsADirectoryError(f"{output} is a directory; -o takes the name of the file to write")
     if output.exists() and not (output.is_file() or output.is_dir()):
@@ -109,8 +122,16 @@ def check_output(output: Path, form: Format) -> None:
         others = [each.name for each in output.iterdir() if each.name not in form.parts] if output.is_dir() else []
         if output.is_file() or others:
             raise FileExistsError(f"{output} is no folder of an earlier export; -o takes the name of a new folder")
+        said = output / form.parts[0]
+        if said.exists() and b'"shufflenetv2"' not in said.read_bytes():
+            raise FileExistsError(f"{said} is no file of an earlier export; -o takes the name of a new folder")
     elif not output.name.lower().endswith(form.suffix):
         raise ValueError(f"{output} must end in {form.suffix}: by its suffix the file is known when it is opened")
+    there = [file for file in form.files(output) if file.exists()]
+    if os.path.isabs(weights.name) and any(os.path.samefile(file, weights.name) for file in there):
+        raise FileExistsError(f"{output} would replace the file of the weights themselves; -o takes another name")
+    if there and len(there) < len(form.parts):
+        raise FileExistsError(f"{there[0]} is there, and is no part of an earlier export; -o takes another name")
 
 
 def calibration_photos(folder: Path, weights: Weights, pixels: int) -> Tensor:
@@ -127,7 +148,10 @@ def calibration_photos(folder: Path, weights: Weights, pixels: int) -> Tensor:
     from ..photos.transform import PhotoTransform
 
     if pixels != weights.preprocess.crop:
-        raise DatasetError(f"photos come as {weights.preprocess.crop}x{weights.preprocess.crop}; leave --size out")
+        raise DatasetError(
+            f"the file's example has {pixels} pixels a side, and photos are cut to {weights.preprocess.crop}; "
+            "leave --size out, or give --fixed-batch too"
+        )
     paths = list(find_photos([folder])) if folder.is_dir() else []
     if len(paths) < LEAST_PHOTOS:
         raise DatasetError(

@@ -85,9 +85,7 @@ def add_schedule(group: argparse._ActionsContainer) -> None:
     add("--warmup", "part of the epochs in which it rises", type=fraction, metavar="PART")
     add("--momentum", "of Nesterov's method", type=fraction)
     add("--weight-decay", "none on norms and biases", type=from_zero)
-    add(
-        "--clip-norm", "scale larger gradients down to this norm, against jumps of the loss; 0 does not", type=from_zero
-    )
+    add("--clip-norm", "scale larger gradients down to this norm; 0 does not", type=from_zero)
     add("--label-smoothing", "spread over all classes", type=fraction, metavar="PART")
     add("--ema", "decay a step of the moving average of the weights, which is validated and kept; 0 keeps the weights "
         "themselves", type=fraction, metavar="DECAY")  # fmt: skip
@@ -157,8 +155,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise TrainingError(
                 f"another process is training in {arguments.output}; wait for it, or give another --output"
             )
-        if group.leads and state is None:
-            remember(arguments.output, arguments.argv)
+        if group.leads and (state is None or "merged" in arguments):
+            remember(arguments.output, getattr(arguments, "merged", arguments.argv))
         model = beginning(source, description, arguments.seed, progress=group.leads)
         start = {
             **learnt_from(train, val),
@@ -230,6 +228,8 @@ def plan(arguments: argparse.Namespace, categories: tuple[str, ...]) -> tuple[We
                 f"{source.title} is for images of {source.in_channels} channel{plural}, and photos have 3 channels; "
                 "give other --weights, or none"
             )
+    if arguments.freeze_backbone and not source:
+        raise TrainingError("--freeze-backbone trains the classifier alone, on what --weights know; give some")
     base = source.preprocess if source else STANDARD
     crop = arguments.val_size or (arguments.sizes[-1][0] if arguments.sizes else base.crop)
     # Small photos are enlarged whole; of others the centre is kept, in the proportion that the weights are used to.

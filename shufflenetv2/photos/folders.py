@@ -13,6 +13,7 @@ from ..files import expanded, shown
 from .listing import BROKEN, HIDDEN, UNLABELLED, LeftOut, Told, list_photos, tell
 
 SPLITS = ("train", "val", "test")  # the folders of a data set that is split
+PARTS = {*SPLITS, "training", "validation", "valid", "testing", "eval", "dev"}  # as others call them
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def read_labelled(
     left_out = LeftOut()
     folders = class_folders(directory, left_out)
     if classes is None:
+        _refuse_parts(directory, folders)
         classes = [Category(folder.name, None) for folder in folders]
     indices: dict[str, list[int]] = {}
     for index, category in enumerate(classes):
@@ -100,6 +102,17 @@ def read_labelled(
         labels += indices[folder.name] * len(found)
     tell(Path(directory), left_out, told)
     return LabelledPhotos(tuple(paths), tuple(labels), tuple(category.label for category in classes))
+
+
+def _refuse_parts(directory: str | os.PathLike[str], folders: Sequence[Path]) -> None:
+    """Folders called as the parts of a data set are, in which there are folders: they are no classes."""
+    names = [folder.name for folder in folders]
+    inside = any(each.is_dir() for folder in folders for each in folder.iterdir())
+    if len(names) > 1 and inside and all(name.lower() in PARTS for name in names):
+        raise DatasetError(
+            f"{shown(directory)} holds {_some(names)}, which look like the parts of a data set, not like classes; call "
+            "them train and val, or give one as the folder of photos and another with --val"
+        )
 
 
 def hold_out(photos: LabelledPhotos, fraction: float, seed: int) -> tuple[LabelledPhotos, LabelledPhotos]:

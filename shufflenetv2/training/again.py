@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import TrainingError
-from ..files import read_regular, shown, write_whole
+from ..files import expanded, read_regular, shown, write_whole
 
 FILE = "command.json"
 MAX_BYTES = 1_000_000
@@ -51,12 +51,29 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
             raise TrainingError("--resume RUN and --output RUN both name the run; give --output RUN and --resume alone")
         arguments.data, arguments.resume = arguments.resume, ""
     if arguments.resume:
-        began = recall(Path(arguments.resume))
-        own = [each for each in arguments.argv if each not in ("train", "--resume", arguments.resume)]
-        return arguments.parser.parse_args([*began, *own, "--resume"])  # type: ignore[no-any-return]
+        began = recall(Path(expanded(arguments.resume)))
+        merged = [*began, *_changes(arguments.argv)]
+        whole: argparse.Namespace = arguments.parser.parse_args([*merged, "--resume"])
+        # The folder that was named, which may be a copy; and what changes now is what the next resumption goes on with.
+        whole.output, whole.merged = Path(expanded(arguments.resume)), merged
+        return whole
     if not arguments.data or not arguments.output:
         raise TrainingError("give a folder of photos and --output RUN; to go on with a run, --resume RUN alone")
+    if os.path.realpath(arguments.output).startswith(os.path.realpath(expanded(arguments.data)) + os.sep):
+        raise TrainingError(f"--output {arguments.output} is among the photos, where it would be a class; name another")
     return arguments
+
+
+def _changes(argv: Sequence[str]) -> list[str]:
+    """The command's options without ``train --resume RUN``."""
+    command = next(index for index, each in enumerate(argv) if not each.startswith("-"))
+    options, kept, skip = [*argv[:command], *argv[command + 1 :]], [], False
+    for each in options:
+        resume = each.startswith("--res")  # or what argparse takes for it
+        if not skip and not resume:
+            kept.append(each)
+        skip = resume and "=" not in each
+    return kept
 
 
 def _same(one: str, other: str) -> bool:

@@ -1,8 +1,12 @@
 """How to train: the options of ``train`` and their defaults, which `train --help` reads without waiting for torch."""
 
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import TrainingError
+from ..package import logger
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,17 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        if self.balanced and self.class_weights == "auto":
+            raise TrainingError(
+                "--balanced and --class-weights auto both make up for classes of unequal size; give one"
+            )
+        if self.freeze_backbone and self.reestimate_norms:
+            raise TrainingError(
+                "--reestimate-norms would change the frozen backbone under its classifier; leave one of the two out"
+            )
+        used = {size_at(epoch / self.epochs, self.sizes) for epoch in range(self.epochs)}
+        if unused := [str(size) for size, _ in self.sizes if size not in used]:
+            logger.warning("of %s epochs none is left for --sizes %s; give more", self.epochs, " ".join(unused))
         one_pixel = 8 if self.small_stem else 32  # up to which the last stage has one
         small = [size for size, _ in self.sizes if size <= one_pixel]
         if self.batch_size == 1 and not self.freeze_backbone and small:
@@ -59,3 +74,20 @@ class Recipe:
                 f"--batch-size 1 with --sizes {small[0]} leaves BatchNorm one value a channel, which it cannot "
                 f"normalise; give --batch-size 2 or more, or sizes above {one_pixel}"
             )
+
+
+def rate_factor(progress: float, warmup: float, decay: str) -> float:
+    """What the peak learning rate is multiplied with at ``progress``: up to 1 in a straight line, then down to 0.
+
+    Not torch's schedulers: they step from the rate before, and so cannot change to another schedule half way.
+    """
+    if progress < warmup:
+        return progress / warmup
+    remaining = (1 - progress) / (1 - warmup)
+    return remaining if decay == "linear" else (1 - math.cos(math.pi * remaining)) / 2
+
+
+def size_at(progress: float, sizes: Sequence[tuple[int, float]]) -> int:
+    """The image size at ``progress``: each of ``sizes`` is a size and the part of the schedule that it is used for."""
+    ends = itertools.accumulate(share for _, share in sizes)
+    return next((size for (size, _), end in zip(sizes, ends, strict=True) if progress < end - 1e-9), sizes[-1][0])

@@ -21,7 +21,7 @@ from ..errors import CheckpointError, TrainingError
 from ..evaluation.counting import Counts, count_hits
 from ..files import TEMPORARY, read_regular, write_whole
 from ..network.model import SPECS
-from ..package import progress_bar
+from ..package import logger, progress_bar
 from ..photos.folders import LabelledPhotos
 from ..photos.transform import PhotoTransform
 from ..weights.checkpoint import MAX_BYTES, RUN_FORMAT, load_plain, save_whole, write_checkpoint
@@ -168,6 +168,9 @@ class RunFolder:
         except Exception as error:  # torch and ManifestError: a dozen types
             raise _useless(last, "does not fit this network") from error
         self.history, self.best = state["history"], state["best"]
+        if not (self.path / "best.pth").exists() and (latest := self.history[-1].get("val_accuracy", 0.0)) < self.best:
+            logger.warning("%s holds no best.pth: from here on the best is counted anew", self.path)
+            self.best = latest
         if self.trainer.group.leads:
             with self._writing("what follows from last.pth"):
                 for left in self.path.iterdir():
@@ -221,14 +224,11 @@ class RunFolder:
             ) from error
 
     def _line(self, result: EpochResult, counts: Counts | None) -> str:
-        validation = (
-            f", validation {counts.top1} of {counts.photos} ({counts.top1 / counts.photos:.2%})" if counts else ""
-        )
-        return (
-            f"epoch {result.epoch}/{self.trainer.recipe.epochs}: {result.size} px, lr {result.lr:.4f}, loss "
-            f"{result.loss:.4f}, accuracy {result.accuracy:.2%}{validation}, {result.seconds:.1f} s, waiting for "
-            f"photos {result.waiting:.1%}"
-        )
+        share = counts and f"{counts.top1 / counts.photos:.2%}"
+        validation = f", validation {counts.top1} of {counts.photos} ({share})" if counts else ""
+        learnt = f"loss {result.loss:.4f}, accuracy {result.accuracy:.2%}{validation}"
+        place = f"epoch {result.epoch}/{self.trainer.recipe.epochs}: {result.size} px, lr {result.lr:.4f}"
+        return f"{place}, {learnt}, {result.seconds:.1f} s, waiting for photos {result.waiting:.1%}"
 
 
 def table(history: list[dict[str, float | int]]) -> str:

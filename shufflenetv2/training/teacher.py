@@ -46,9 +46,9 @@ class Teacher:
 
 
 def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """``T^2 KL(teacher / T || logits / T)``, the mean over the batch; its gradients are of the labels' magnitude."""
+    """``T^2 KL(teacher / T || logits / T)`` of each photo ``(N,)``; its gradients are of the labels' magnitude."""
     student, target = ((each.float() / temperature).log_softmax(1) for each in (logits, teacher))
-    return F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2
+    return F.kl_div(student, target, reduction="none", log_target=True).sum(1) * temperature**2
 
 
 def open_teacher(

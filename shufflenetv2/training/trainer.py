@@ -6,11 +6,10 @@ size are functions of ``progress``, the part of all steps that lies behind (0 to
 another number of epochs continues at the same epoch of the new schedule.
 """
 
-import itertools
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,7 @@ from ..photos.ahead import read_ahead
 from ..photos.folders import LabelledPhotos
 from ..photos.transform import PhotoTransform
 from .augment import BatchTransform, TrainingPhotos, class_weights, deal, derived_seed, epoch_batches
-from .recipe import Recipe
+from .recipe import Recipe, rate_factor, size_at
 from .teacher import Teacher, distillation
 
 CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
@@ -78,8 +77,10 @@ class Trainer:
             model.fc.requires_grad_(True)
         self.optimizer = sgd(model, recipe.lr, recipe.momentum, recipe.weight_decay)
         self.average = moving_average(model, recipe.ema)
-        weights = class_weights(photos).to(group.device) if recipe.class_weights == "auto" else None
-        self.criterion = nn.CrossEntropyLoss(weights, label_smoothing=recipe.label_smoothing)
+        # Of each photo's whole loss: torch's criterion would weigh what is smoothed onto other classes, too, and divide
+        # the weights out of every batch without rare photos.
+        self.weights = class_weights(photos).to(group.device) if recipe.class_weights == "auto" else None
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
         if group.size > 1:
             # The gradients of 1x1 kernels have strides that mean the same order under another name.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
@@ -140,7 +141,7 @@ class Trainer:
             self.optimizer.zero_grad()
             for part in range(1, recipe.accumulate + 1):
                 asked = time.perf_counter()
-                batch = next(batches)
+                batch = self._taken(batches)
                 waited += time.perf_counter() - asked
                 if isinstance(batch, ImageError):
                     raise ImageError(str(batch))  # in a cycle with its frame, it would keep the workers for 5 s
@@ -164,6 +165,17 @@ class Trainer:
         self.epoch += 1
         return EpochResult(self.epoch, size, rate, mean_loss, accuracy, seconds, waited / seconds)
 
+    def _taken(self, batches: Iterator[Any]) -> Any:
+        try:
+            return next(batches)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                "a process that reads photos has died: memory ran out, or /dev/shm is small, as in a container; then "
+                "--resume with --workers 0, or with more of it (docker run --shm-size=2g)"
+            ) from error
+
     def _backward(self, images: Tensor, labels: Tensor, size: int, share: float, synchronize: bool) -> Tensor:
         """Add ``share`` of one batch's mean gradients. Returns its summed loss, hits and number of photos."""
         recipe, device = self.recipe, self.group.device
@@ -175,10 +187,13 @@ class Trainer:
         with self.replica.no_sync() if local else nullcontext():  # type: ignore[operator]  # no_sync is DDP's
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp):
                 logits = self.replica(inputs)
-                loss = self.criterion(logits, targets)
+                losses = self.criterion(logits, targets)
                 if self.teacher:
                     taught = distillation(logits, self.teacher(inputs), recipe.temperature)
-                    loss = torch.lerp(loss, taught, recipe.distill_weight)
+                    losses = torch.lerp(losses, taught, recipe.distill_weight)
+            if self.weights is not None:  # mixed photos have a part of each label
+                losses = losses * (targets @ self.weights if targets.dim() > 1 else self.weights[targets])
+            loss = losses.mean()
             (loss * share).backward()
         if recipe.clip_norm and synchronize:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
@@ -210,23 +225,6 @@ class Trainer:
             f"Start anew with a lower --lr than {self.recipe.lr:g} or a longer --warmup than {self.recipe.warmup:g}; "
             f"the files of epoch {epoch - 1} are intact"
         )
-
-
-def rate_factor(progress: float, warmup: float, decay: str) -> float:
-    """What the peak learning rate is multiplied with at ``progress``: up to 1 in a straight line, then down to 0.
-
-    Not torch's schedulers: they step from the rate before, and so cannot change to another schedule half way.
-    """
-    if progress < warmup:
-        return progress / warmup
-    remaining = (1 - progress) / (1 - warmup)
-    return remaining if decay == "linear" else (1 - math.cos(math.pi * remaining)) / 2
-
-
-def size_at(progress: float, sizes: Sequence[tuple[int, float]]) -> int:
-    """The image size at ``progress``: each of ``sizes`` is a size and the part of the schedule that it is used for."""
-    ends = itertools.accumulate(share for _, share in sizes)
-    return next((size for (size, _), end in zip(sizes, ends, strict=True) if progress < end - 1e-9), sizes[-1][0])
 
 
 def sgd(model: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:

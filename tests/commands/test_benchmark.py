@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from support.processes import ROOT
 
+from shufflenetv2 import save
 from shufflenetv2.__main__ import main
 from shufflenetv2.benchmarking import timing
 from shufflenetv2.benchmarking.runtimes import FOLDER_ROUNDS, GEMM_SIZE, REFERENCE, ROUNDS, RUNTIMES, Candidate, Task
 from shufflenetv2.commands import benchmark
+from shufflenetv2.entrypoints import categories, shufflenet_v2_x0_5
 from shufflenetv2.network.model import SPECS, Spec
 from shufflenetv2.package import BUNDLED
 from shufflenetv2.photos.listing import find_photos
@@ -210,6 +212,15 @@ def test_exported_files_beside_each_other(tmp_path: Path, capsys: pytest.Capture
     assert [first["precision"], second["precision"]] == ["float32", "bfloat16"]
     assert first["ratio_to_float32"] == 1
     assert second["ratio_to_float32"] == round(first["ms"] / second["ms"], 2)
+    other = tmp_path / "other.pth"
+    save(shufflenet_v2_x0_5(num_classes=10), other, categories=categories(weights="cifar10"), weights="cifar10")
+    options = ["--weights", str(other), "--precision", "bfloat16"]
+    assert main(["export", "--format", "torchscript", "-o", str(tmp_path / "other.pt"), *options]) == 0
+    capsys.readouterr()
+    command = ["benchmark", "--files", files[0], str(tmp_path / "other.pt"), "--batch", "1", "--threads", "1", "--json"]
+    assert main(command) == 0
+    rows = json.loads(capsys.readouterr().out)["files"]
+    assert [row["ratio_to_float32"] for row in rows] == [1, None]  # another network's float32 says nothing
     assert second["megabytes"] < 0.6 * first["megabytes"]
     assert (first["acc@1"], first["photos"]) == (100, 1)
 

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from support.processes import ROOT
 from torch import Tensor
 
 from shufflenetv2 import exporting, package
 from shufflenetv2.__main__ import main
+from shufflenetv2.builder import resolve
 from shufflenetv2.description import Description, Preprocess
 from shufflenetv2.network.formats import program
 from shufflenetv2.network.formats.table import FORMATS, Format
@@ -250,8 +253,54 @@ def test_the_file_of_the_weights_is_never_written_over(checkpoint, tmp_path, cap
     (tmp_path / "link.pt").symlink_to(mine)
     for output in (mine, tmp_path / "link.pt"):
         assert main(["export", "--format", "torchscript", "--weights", str(mine), "-o", str(output)]) == 1
-        assert "is the file of the weights themselves; -o takes another name" in capsys.readouterr().err
+        assert "would replace the file of the weights themselves; -o takes another name" in capsys.readouterr().err
         assert mine.read_bytes() == before
+
+
+def test_what_no_export_wrote_is_not_replaced(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / "pytorch_model.bin"
+    weights.write_bytes(checkpoint.read_bytes())
+    command = ["export", "--weights", str(weights)]
+    assert main([*command, "-o", "pytorch_model.xml"]) == 1
+    assert "would replace the file of the weights themselves" in capsys.readouterr().err
+    (tmp_path / "other.bin").write_text("mine")
+    assert main([*command, "-o", "other.xml"]) == 1
+    assert "other.bin is there, and is no part of an earlier export" in capsys.readouterr().err
+    assert (tmp_path / "other.bin").read_text() == "mine"
+    for name, content in (("README.md", "my notes"), ("config.json", "{}")):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text(content)
+        assert main([*command, "--format", "safetensors", "-o", str(folder)]) == 1
+        assert "earlier export" in capsys.readouterr().err
+        assert [(each.name, each.read_text()) for each in folder.iterdir()] == [(name, content)]
+    assert main([*command, "--format", "safetensors", "-o", "folder"]) == 0
+    assert main([*command, "--format", "safetensors", "-o", "folder"]) == 0  # its own may be replaced
+
+
+def test_the_suffix_is_as_it_was_spelled(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "--weights", str(checkpoint), "-o", "MINE.PT"]) == 0
+    assert os.listdir() == ["MINE.PT"]
+    assert resolve(None, "./MINE.PT").exported is not None
+
+
+def test_a_file_of_one_size_says_that_photos_are_prepared_for_it(checkpoint, tmp_path, capsys):
+    path = tmp_path / "small.pt2"
+    assert main(["export", "--weights", str(checkpoint), "-o", str(path), "--size", "48", "--fixed-batch", "1"]) == 0
+    before, after = resolve(None, checkpoint).preprocess, resolve(None, path).preprocess
+    assert (after.crop, after.resize) == (48, round(48 * before.resize / before.crop))
+    capsys.readouterr()
+    assert main(["classify", str(ROOT / "images/cat.jpg"), "--weights", str(path)]) == 0
+
+
+def test_a_batch_that_leaves_too_few_photos_to_calibrate(checkpoint, tmp_path, capsys):
+    for index in range(120):
+        Image.new("RGB", (40, 40), (index, 0, 0)).save(tmp_path / f"{index}.png")
+    command = ["export", "--weights", str(checkpoint), "-o", str(tmp_path / "m.onnx"), "--int8"]
+    assert main([*command, "--calibrate", str(tmp_path), "--fixed-batch", "64"]) == 1
+    assert "--fixed-batch 64 leaves fewer than 100 of 120 photos" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(checkpoint, capsys, monkeypatch):

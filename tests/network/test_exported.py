@@ -304,6 +304,23 @@ def test_the_same_suffix_for_other_files(script: Path, tmp_path: Path) -> None:
         resolve(None, tmp_path / "absent.onnx")
 
 
+@needs("safetensors")
+def test_a_folder_whose_tensors_were_changed_is_another(tmp_path: Path, quick_runtime: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "folder"
+    assert [*write(order_of("safetensors"), folder)]
+    before = resolve(None, folder)
+    classify = classifier(weights=folder, runtime="quick")
+    assert classify(CAT)[0].label == "cat"
+    tensors = load_file(folder / "model.safetensors")
+    for key in ("fc.weight", "fc.bias"):
+        tensors[key] = tensors[key].roll(1, 0)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert resolve(None, folder).sha256 != before.sha256
+    assert classifier(weights=folder, runtime="quick")(CAT)[0].label == "deer"
+
+
 @needs("ncnn", "pnnx")
 def test_ncnn_computes_float32_in_float32(tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """Reading a folder ahead keeps order, bits and memory; a folder that is no data set is refused."""
 
 import io
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -34,6 +35,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             photograph.crop((index, 0, 200 + 11 * index, 150 + 7 * index)).save(place)
     (target / "1/04.jpg").write_bytes(b"broken")
     return target
+
+
+@pytest.mark.parametrize("names", [("training", "validation"), ("Train", "Test"), ("val", "test")])
+def test_the_parts_of_a_data_set_are_no_classes(names: tuple[str, str], tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name / "cat").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "cat" / "0.png")
+    with pytest.raises(DatasetError, match="look like the parts of a data set"):
+        read_labelled(tmp_path)
+    for name in names:  # photos at once: these are classes, whatever their names
+        shutil.rmtree(tmp_path / name / "cat")
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    assert read_labelled(tmp_path).categories == tuple(sorted(names))
 
 
 def test_find_photos_is_sorted_recursive_and_keeps_explicit_files(folder: Path) -> None:

@@ -2,15 +2,18 @@
 
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from support.colours import ENVIRONMENT, SCRATCH, train
 from support.processes import ROOT, run, run_python, started
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.files import held
+from shufflenetv2.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,6 +33,51 @@ def test_the_run_says_how_it_began(room: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(link)  # the same folder by another name
     assert main(["train", "--epochs", "3", "--resume", "again"]) == 0
     assert epochs(Path("again")) == 3
+
+
+def test_a_copy_of_a_run_goes_on_in_the_copy(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(room)
+    assert train(Path("data"), Path("mine"), "--epochs", "1") == 0
+    shutil.copytree("mine", "backup")
+    assert main(["train", "--resume", "backup", "--epochs", "2"]) == 0
+    assert (epochs(Path("mine")), epochs(Path("backup"))) == (1, 2)
+
+
+@pytest.mark.parametrize("spelling", [["--resume", "20"], ["--resume=20"]])
+def test_the_last_changes_are_what_goes_on(spelling: list[str], room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(room)
+    run = Path("20")  # which is a value of an option, too
+    assert train(Path("data"), run, "--epochs", "1") == 0
+    epoch = Trainer.run_epoch
+
+    def interrupted(trainer: Trainer, bar: object) -> object:
+        assert trainer.recipe.epochs == 20
+        assert trainer.recipe.lr == 0.01
+        if trainer.epoch == stop:
+            raise KeyboardInterrupt
+        return epoch(trainer, bar)
+
+    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
+    stop = 2
+    assert main(["train", *spelling, "--epochs", "20", "--lr", "0.01"]) == 130
+    stop = 3
+    assert main(["train", *spelling]) == 130
+    assert epochs(run) == 3
+
+
+def test_a_best_file_that_is_gone_is_told_and_made_anew(
+    room: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(room)
+    assert train(Path("data"), Path("mine"), "--epochs", "2") == 0
+    state = torch.load("mine/last.pth", weights_only=True)
+    state["best"] = state["history"][0]["val_accuracy"] = 1.0
+    state["history"][1]["val_accuracy"] = 0.0
+    torch.save(state, "mine/last.pth")
+    os.remove("mine/best.pth")
+    assert main(["train", "--resume", "mine", "--epochs", "3"]) == 0
+    assert "mine holds no best.pth: from here on the best is counted anew" in caplog.text
+    assert os.path.exists("mine/best.pth")
 
 
 def test_elsewhere_it_says_where_to_go_and_that_works(

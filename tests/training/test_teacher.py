@@ -25,7 +25,7 @@ from shufflenetv2.photos.folders import LabelledPhotos, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.training.augment import TrainingPhotos, class_weights, epoch_batches
 from shufflenetv2.training.recipe import Augmentation, Recipe
-from shufflenetv2.training.teacher import distillation, open_teacher
+from shufflenetv2.training.teacher import Teacher, distillation, open_teacher
 from shufflenetv2.training.trainer import Trainer
 from shufflenetv2.weights.checkpoint import write_checkpoint
 
@@ -80,14 +80,14 @@ def test_the_loss_is_that_of_the_paper() -> None:
     logits, answers = torch.randn(2, 5, 7, generator=generator, dtype=torch.float64)
     soft, own = (answers / 4).softmax(1), (logits / 4).softmax(1)
     expected = (soft * (soft.log() - own.log())).sum(1).mean() * 16
-    assert float(distillation(logits, answers, 4.0)) == pytest.approx(float(expected), rel=1e-6)
-    assert float(distillation(logits, logits, 2.0)) == pytest.approx(0, abs=1e-6)
+    assert float(distillation(logits, answers, 4.0).mean()) == pytest.approx(float(expected), rel=1e-6)
+    assert distillation(logits, logits, 2.0).tolist() == pytest.approx([0] * 5, abs=1e-6)
 
 
 def test_gradients_of_a_hot_teacher_are_of_the_labels_magnitude() -> None:
     logits = torch.tensor([[1.0, -1.0, 0.5]], requires_grad=True)
     answers = torch.tensor([[0.3, 0.2, -0.5]])
-    [hot] = torch.autograd.grad(distillation(logits, answers, 1000.0), logits)
+    [hot] = torch.autograd.grad(distillation(logits, answers, 1000.0).mean(), logits)
     centred = (logits - logits.mean()) - (answers - answers.mean())
     assert torch.allclose(hot, centred.detach() / 3, atol=1e-3)  # section 2.1: matching logits
 
@@ -180,15 +180,15 @@ def test_the_teacher_sees_the_crops_that_the_model_sees(data: Path, tmp_path: Pa
     result = trainer.run_epoch(MagicMock())
     assert sum(map(len, seen)) == len(photos)
     with torch.no_grad():
-        losses = [distillation(start(each), each.mean([2, 3]), 1.0) * len(each) for each in seen]
-    assert result.loss == pytest.approx(float(sum(losses)) / len(photos), rel=1e-3)
+        losses = [distillation(start(each), each.mean([2, 3]), 1.0) for each in seen]
+    assert result.loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-3)
 
 
 @pytest.mark.slow
 def test_resumed_with_a_teacher_bit_for_bit_and_with_another_not_at_all(
     data: Path, tmp_path: Path, script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    taught = ["--epochs", "2", "--sizes", "32", "--small-stem", "--reestimate-norms", "--balanced"]
+    taught = ["--epochs", "2", "--sizes", "32", "--small-stem", "--reestimate-norms"]
     taught += ["--class-weights", "auto", "--teacher", str(script)]
     assert train(data, tmp_path / "whole", *taught) == 0
     run_epoch = Trainer.run_epoch
@@ -260,6 +260,53 @@ def test_class_weights_give_each_class_the_same_part() -> None:
     assert torch.allclose(weights[labels].mean(), torch.ones(()))
     parts = torch.stack([weights[labels][labels == label].sum() for label in range(3)])
     assert torch.allclose(parts, torch.full((3,), 8 / 3))
+
+
+class Brightness(nn.Module):
+    """A network without BatchNorm, so that batches do not matter."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(3, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(images.mean([2, 3]))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("taught", [False, True])
+def test_weights_of_classes_are_of_each_photos_whole_loss(mixed: bool, taught: bool) -> None:
+    """However the photos are dealt to batches, and with what is smoothed onto other classes."""
+    labels = torch.tensor([0] * 10 + [1] * 2)
+    photos = LabelledPhotos((Path("x"),) * 12, tuple(labels.tolist()), ("common", "rare"))
+    recipe = Recipe(((32, 1.0),), epochs=1, batch_size=4, class_weights="auto", label_smoothing=0.1)
+    torch.manual_seed(0)
+    network, answers = Brightness(2), Brightness(2)
+    teacher = Teacher(answers, "it", "it") if taught else None
+    trainer = Trainer(ShuffleNetV2(spec_of("shufflenet_v2_x0_5"), 2), photos, STANDARD, recipe, ALONE, teacher)
+    trainer.replica = network
+    shares = 0.7 * F.one_hot(labels, 2) + 0.3 * F.one_hot(labels.flip(0), 2) if mixed else None
+
+    def targets(images: Tensor, given: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        return images, given if shares is None else shares[images[:, 0, 0, 0].long()]
+
+    trainer.transform = targets  # type: ignore[assignment]
+    images = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    images[:, 0, 0, 0] = torch.arange(12)  # by which each photo is known
+    gradients = []
+    for parts in ([12], [6, 6], [4, 4, 4], [1] * 12):
+        network.zero_grad()
+        for some, own in zip(images.split(parts), labels.split(parts), strict=True):
+            trainer._backward(some, own, 32, len(own) / 12, synchronize=True)
+        gradients.append(torch.cat([each.grad.flatten() for each in network.parameters() if each.grad is not None]))
+    logits = network(images)
+    soft = shares if shares is not None else F.one_hot(labels, 2).float()
+    losses = -((0.9 * soft + 0.05) * logits.log_softmax(1)).sum(1)
+    if taught:
+        losses = 0.1 * losses + 0.9 * distillation(logits, answers(images), recipe.temperature)
+    expected = torch.autograd.grad((losses * (soft @ torch.tensor([12 / 20, 12 / 4]))).mean(), [*network.parameters()])
+    for each in gradients:
+        torch.testing.assert_close(each, torch.cat([part.flatten() for part in expected]), rtol=1e-5, atol=1e-6)
 
 
 def test_balanced_draws_each_class_as_often(data: Path) -> None:

@@ -2,8 +2,10 @@
 
 import argparse
 import csv
+from collections.abc import Iterator
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,14 +14,18 @@ from support.colours import COLOURS, ENVIRONMENT, assert_equal, load, make_colou
 from support.processes import ROOT, run_python
 from support.skips import needs_posix
 
+from shufflenetv2.__main__ import main
 from shufflenetv2.commands.train import add_arguments, make_recipe
 from shufflenetv2.description import STANDARD, Description, Preprocess
+from shufflenetv2.devices import Group
 from shufflenetv2.entrypoints import classifier
-from shufflenetv2.network.model import SPECS, ShuffleNetV2
+from shufflenetv2.errors import TrainingError
+from shufflenetv2.network.model import SPECS, ShuffleNetV2, spec_of
 from shufflenetv2.photos.folders import LabelledPhotos, hold_out, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.training.augment import Augmentation, BatchTransform, derived_seed, shift
-from shufflenetv2.training.trainer import Recipe, moving_average, rate_factor, sgd, size_at
+from shufflenetv2.training.recipe import rate_factor, size_at
+from shufflenetv2.training.trainer import Recipe, Trainer, moving_average, sgd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -139,12 +145,14 @@ def test_a_corrupt_photo(data: Path, tmp_path: Path, workers: str, capsys: pytes
 
 
 def test_an_empty_class(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "red").symlink_to(data / "red")
-    assert train(tmp_path, tmp_path / "run", "--epochs", "1") == 1
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "red").symlink_to(data / "red")
+    assert train(photos, tmp_path / "run", "--epochs", "1") == 1
     assert "has one class, 'red'" in error_of(capsys)
-    (tmp_path / "green").mkdir()
-    assert train(tmp_path, tmp_path / "run", "--epochs", "1") == 1
-    assert f"the folder {tmp_path / 'green'} holds no photo" in error_of(capsys)
+    (photos / "green").mkdir()
+    assert train(photos, tmp_path / "run", "--epochs", "1") == 1
+    assert f"the folder {photos / 'green'} holds no photo" in error_of(capsys)
 
 
 def test_nothing_is_written_through_a_link(data: Path, tmp_path: Path) -> None:
@@ -191,15 +199,58 @@ def test_the_defaults_are_the_recipes() -> None:
 def test_every_option_reaches_the_recipe() -> None:
     arguments = (
         "--sizes 64:0.2 96:0.2 --epochs 3 --batch-size 4 --accumulate 5 --lr 0.6 --decay linear --warmup 0.7 "
-        "--momentum 0.8 --weight-decay 0.9 --clip-norm 3 --label-smoothing 0.11 --ema 0.12 --freeze-backbone "
+        "--momentum 0.8 --weight-decay 0.9 --clip-norm 3 --label-smoothing 0.11 --ema 0.12 "
         "--workers 1 --amp --channels-last --seed 14 --photo-size 32 --min-scale 0.5 --no-flip --trivial-augment "
-        "--random-erasing 0.1 --mixup 0.2 --cutmix 0.3 --class-weights auto --balanced --temperature 2 "
+        "--random-erasing 0.1 --mixup 0.2 --cutmix 0.3 --balanced --temperature 2 "
         "--distill-weight 0.4 --reestimate-norms"
     )
     sizes, augmentation = ((64, 0.5), (96, 0.5)), Augmentation(32, 0.5, False, True, 0.1, 0.2, 0.3)
-    expected = (sizes, 3, 4, 5, 0.6, "linear", 0.7, 0.8, 0.9, 3.0, 0.11, "auto", True, 2.0, 0.4, 0.12)
-    all_of_it = (*expected, True, True, 1, True, True, 14, True, augmentation)
+    expected = (sizes, 3, 4, 5, 0.6, "linear", 0.7, 0.8, 0.9, 3.0, 0.11, "equal", True, 2.0, 0.4, 0.12)
+    all_of_it = (*expected, True, False, 1, True, True, 14, True, augmentation)
     assert make_recipe(parse(*arguments.split()), replace(DESCRIPTION, small_stem=True)) == Recipe(*all_of_it)
+    others = make_recipe(parse("--class-weights", "auto", "--freeze-backbone"), DESCRIPTION)
+    assert (others.class_weights, others.freeze_backbone, others.reestimate_norms) == ("auto", True, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--balanced --class-weights auto", "both make up for classes of unequal size; give one"),
+        ("--freeze-backbone --reestimate-norms", "would change the frozen backbone"),
+        ("--freeze-backbone --weights none", "on what --weights know; give some"),
+    ],
+)
+def test_options_that_would_spoil_each_other(
+    arguments: str, message: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", str(data), "--output", str(tmp_path / "run"), "--weights", "cifar10", "--held-out", "0.25"]
+    assert main([*command, *arguments.split()]) == 1
+    assert message in error_of(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_size_that_gets_no_epoch_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    make_recipe(parse("--sizes", "64", "96", "128", "--epochs", "2"), DESCRIPTION)
+    assert "of 2 epochs none is left for --sizes 128; give more" in caplog.text
+
+
+def test_a_run_among_the_photos_is_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(data, data / "run", "--epochs", "1") == 1
+    assert "is among the photos, where it would be a class; name another" in error_of(capsys)
+    assert not (data / "run").exists()
+
+
+def test_a_reading_process_that_dies_is_told(data: Path) -> None:
+    recipe = Recipe(((32, 1.0),), epochs=1, batch_size=6, workers=0)
+    model = ShuffleNetV2(spec_of("shufflenet_v2_x0_5", small_stem=True), 3)
+    trainer = Trainer(model, read_labelled(data), STANDARD, recipe, Group(0, 1, torch.device("cpu")))
+
+    def dying() -> Iterator[Any]:
+        raise RuntimeError("DataLoader worker (pid(s) 17) exited unexpectedly")
+        yield
+
+    with pytest.raises(TrainingError, match=r"a process that reads photos has died: .*/dev/shm.*--workers 0"):
+        trainer._taken(dying())
 
 
 def test_what_it_needs_is_said_in_one_line(tmp_path: Path) -> None:

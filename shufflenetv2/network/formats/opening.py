@@ -1,5 +1,7 @@
 """A path becomes a network that computes: opened in its runtime, its description validated, its answers checked."""
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from ...errors import CheckpointError
@@ -30,8 +32,9 @@ def open_exported(name: str, where: str) -> tuple[ExportedNetwork | ShuffleNetV2
         reason = str(error).strip().partition("\n")[0][:200]
         raise CheckpointError(f"{where} cannot be opened as {name} ({type(error).__name__}: {reason})") from error
     inside = parse_metadata(metadata, SPECS, where)
-    if isinstance(network, ShuffleNetV2):
-        return network, inside
+    if isinstance(network, ShuffleNetV2):  # tensors like a checkpoint's, which may be edited: their own bytes count
+        held = b"".join(part.read_bytes() for part in form.files(path)[:2])
+        return network, replace(inside, sha256=hashlib.sha256(held).hexdigest())
     opened = ExportedNetwork(network, inside, where, form.runtime)
     check(opened)
     return opened, inside

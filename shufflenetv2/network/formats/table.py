@@ -102,7 +102,7 @@ class Format:
         if self.folder:
             return [path / part for part in self.parts]
         stem = path.name[: len(path.name) - len(self.suffix)]
-        return [path.with_name(stem + part) for part in self.parts]
+        return [path, *(path.with_name(stem + part) for part in self.parts[1:])]  # as the user spells it
 
     def matches(self, path: Path) -> bool:
         """Whether ``path`` is, by its name and outline, a file of this format (for a folder, it or one in it)."""
