@@ -102,7 +102,8 @@ def for_size(weights: Weights, pixels: int) -> Weights:
     said = weights.preprocess
     if pixels == said.crop:
         return weights
-    return replace(weights, preprocess=replace(said, resize=round(pixels * said.resize / said.crop), crop=pixels))
+    resize = round(pixels * said.resize / said.crop)
+    return replace(weights, preprocess=replace(said, resize=resize, crop=pixels), metrics=None)  # of photos otherwise
 
 
 def check_output(output: Path, form: Format, weights: Weights) -> None:

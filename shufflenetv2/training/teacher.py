@@ -96,6 +96,8 @@ def _program(path: Path, device: torch.device) -> Teacher | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {os.path.basename(each) for each in archive.namelist()}
+        if {"arch", "preprocess"} <= names:
+            return None  # of this package: what is wrong with its description is told
         network: Any
         if "constants.pkl" in names:
             network = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]

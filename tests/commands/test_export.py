@@ -291,6 +291,7 @@ def test_a_file_of_one_size_says_that_photos_are_prepared_for_it(checkpoint, tmp
     assert main(["export", "--weights", str(checkpoint), "-o", str(path), "--size", "48", "--fixed-batch", "1"]) == 0
     before, after = resolve(None, checkpoint).preprocess, resolve(None, path).preprocess
     assert (after.crop, after.resize) == (48, round(48 * before.resize / before.crop))
+    assert resolve(None, path).metrics is None
     capsys.readouterr()
     assert main(["classify", str(ROOT / "images/cat.jpg"), "--weights", str(path)]) == 0
 

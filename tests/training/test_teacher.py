@@ -6,6 +6,7 @@ import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -19,7 +20,8 @@ import tools.teacher
 from shufflenetv2.__main__ import main
 from shufflenetv2.description import STANDARD, Description
 from shufflenetv2.devices import Group
-from shufflenetv2.errors import TrainingError
+from shufflenetv2.errors import CheckpointError, TrainingError
+from shufflenetv2.network.formats.described import KEYS
 from shufflenetv2.network.model import ShuffleNetV2, spec_of
 from shufflenetv2.photos.folders import LabelledPhotos, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
@@ -260,6 +262,17 @@ def test_class_weights_give_each_class_the_same_part() -> None:
     assert torch.allclose(weights[labels].mean(), torch.ones(()))
     parts = torch.stack([weights[labels][labels == label].sum() for label in range(3)])
     assert torch.allclose(parts, torch.full((3,), 8 / 3))
+
+
+def test_a_file_that_describes_itself_wrongly_is_no_foreign_one(data: Path, tmp_path: Path) -> None:
+    described(tmp_path / "mine.pth", tuple(sorted(COLOURS)))
+    path = tmp_path / "mine.pt"
+    assert main(["export", "--format", "torchscript", "--weights", str(tmp_path / "mine.pth"), "-o", str(path)]) == 0
+    kept: dict[str, Any] = dict.fromkeys(KEYS, "")
+    script = torch.jit.load(path, _extra_files=kept)  # type: ignore[no-untyped-call]
+    torch.jit.save(script, path, _extra_files={**kept, "schema_version": "99"})  # type: ignore[no-untyped-call]
+    with pytest.raises(CheckpointError, match="schema_version"):
+        open_teacher(str(path), tuple(sorted(COLOURS)), STANDARD, [40], CPU)
 
 
 class Brightness(nn.Module):
