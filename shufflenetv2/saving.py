@@ -169,8 +169,9 @@ def _of_weights(weights: Any, arch: str) -> Preprocess:
     from .network.formats.table import format_of
 
     path = Path(expanded(weights))
-    path = path / "best.pth" if path.is_dir() else path  # the folder that `train` writes
-    if form := format_of(path):
+    form, best = format_of(path), path / "best.pth"  # the folder that `train` writes
+    path = best if best.is_file() else path
+    if form:
         from .network.formats.opening import open_exported
 
         return open_exported(form, str(path))[1].description.preprocess

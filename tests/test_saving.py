@@ -238,6 +238,12 @@ class Shrinking(ShuffleNetV2):
         return super().forward(nn.functional.interpolate(images, size=(112, 112)) if images.shape[3] > 112 else images)
 
 
+def keep_activations(model: Any) -> None:
+    model.conv1.register_forward_hook(lambda module, given, output: setattr(model, "seen", output))
+    model.train()
+    model(torch.randn(2, 3, 64, 64))
+
+
 class Remembering(ShuffleNetV2):
     """What a quantised layer does: something else than tensors is in the state dict."""
 
@@ -270,6 +276,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "bound": (edited(bounded), "compute something else"),
     "size": (edited(of_class(Shrinking)), "compute something else"),
+    "kept activations": (edited(keep_activations), "cannot be compared with its file"),
     "tuple": (
         edited(lambda model: model.register_forward_hook(lambda module, images, logits: {"logits": logits})),
         "the network answers with a dict",
@@ -353,7 +360,9 @@ def test_weights_are_taken_in_every_form(ants: Any, cifar: Any, tmp_path: Path) 
     said = preprocess(weights=first).preprocess
     script = tmp_path / "first.pt"
     assert main(["export", "--format", "torchscript", "--weights", str(first), "-o", str(script)]) == 0
-    for weights in (tmp_path / "run", str(tmp_path / "run"), script, shufflenet_v2_x0_5(weights=first).weights):
+    folder = tmp_path / "folder"
+    assert main(["export", "--format", "safetensors", "--weights", str(first), "-o", str(folder)]) == 0
+    for weights in (tmp_path / "run", str(tmp_path / "run"), script, folder, shufflenet_v2_x0_5(weights=first).weights):
         ants.save(tmp_path / "mine.pth", **labels, weights=weights)
         assert preprocess(weights=tmp_path / "mine.pth").preprocess == said
     entry = next(each for each in shufflenetv2.list_weights() if each.name.startswith("cifar10"))

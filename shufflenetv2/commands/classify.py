@@ -176,7 +176,9 @@ def write_table(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
     source = chosen_weights(arguments)
     about = {name: getattr(arguments, name) for name in (*OF_SOURCES, *SETTINGS, *OF_STREAM[:2], "categories")}
     about["list_sha256"] = list_sha256(arguments.files_from)
-    about |= {"directory": str(Path.cwd()), "weights": source.title, "weights_sha256": source.sha256}
+    named = filter(None, [*arguments.sources, arguments.files_from])
+    about["directory"] = None if all(map(os.path.isabs, named)) else str(Path.cwd())
+    about |= {"weights": source.title, "weights_sha256": source.sha256}
     table = Table(
         arguments.output,
         about,
@@ -199,11 +201,9 @@ def write_table(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
             failed += row["error"] is not None
             table.add(row)
         if table.unnamed and arguments.files_from and not about["list_sha256"]:  # of a pipe, known only now
-            what = f"the list no longer names {table.unnamed} photos of {shown(table.folder)}"
-            raise TableError(f"{what}; give them, or --overwrite")
+            raise TableError(f"the list leaves out {table.unnamed} photos of {shown(table.folder)}; or --overwrite")
         table.finish()
-    counts = {"of the first run were not found again": table.unnamed, "were named more than once": table.repeated}
-    for what, count in counts.items():
+    for count, what in ((table.unnamed, "of the first run are gone"), (table.repeated, "were named more than once")):
         if count:
             print(f"shufflenetv2: {count} photos {what}", file=sys.stderr)
     return done, failed

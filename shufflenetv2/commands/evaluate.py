@@ -128,9 +128,7 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
     from ..evaluation import judging, report
     from ..evaluation.counting import Counts
     from ..inference.classifier import Classifier
-    from ..network.model import SPECS
     from ..photos.folders import read_labelled
-    from ..weights.checkpoint import read_checkpoint
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("--against, --report and --calibrate work in one process; start it without torchrun")
@@ -147,10 +145,7 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
     classifiers, answers, more = [first], [], dict[str, Any]()
     if arguments.calibrate:
         source.read(False)  # an exported file has no tensors to copy, and says so
-        if arguments.output.is_dir() or not arguments.output.absolute().parent.is_dir():
-            raise ValueError(f"--output {shown(arguments.output)} must be a file, in a folder that there is")
-        if arguments.output.exists():
-            read_checkpoint(arguments.output, SPECS)  # another file is not replaced
+        judging.check_output(arguments.output)
     start = time.perf_counter()
     answers.append(one := _asked(arguments, first, photos))
     seconds = time.perf_counter() - start

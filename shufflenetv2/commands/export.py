@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not shape.dynamic:  # what the file says of photos is what it takes
         weights = for_size(weights, shape.size)
     photos = calibration_photos(arguments.calibrate, weights, shape.size) if arguments.calibrate else None
-    if photos is not None and (batch := arguments.fixed_batch) and len(photos) // batch * batch < LEAST_PHOTOS:
+    batch = arguments.fixed_batch or 1
+    if photos is not None and arguments.precision == "int8" and len(photos) // batch * batch < LEAST_PHOTOS:
         raise DatasetError(
             f"--fixed-batch {batch} leaves fewer than {LEAST_PHOTOS} of {len(photos)} photos to calibrate"
         )
@@ -103,10 +104,16 @@ def for_size(weights: Weights, pixels: int) -> Weights:
     if pixels == said.crop:
         return weights
     resize = round(pixels * said.resize / said.crop)
+    if resize > MAX_SIDE:
+        raise ValueError(
+            f"--size {pixels} asks for photos of {resize} pixels, of which the centre is kept; give at most "
+            f"{MAX_SIDE * said.crop // said.resize}"
+        )
     return replace(weights, preprocess=replace(said, resize=resize, crop=pixels), metrics=None)  # of photos otherwise
 
 
 def check_output(output: Path, form: Format, weights: Weights) -> None:
+    said = output / form.parts[0]  # of a folder
     if output.is_dir() and not form.folder:
         raise IsADirectoryError(f"{output} is a directory; -o takes the name of the file to write")
     if output.exists() and not (output.is_file() or output.is_dir()):
@@ -123,16 +130,18 @@ def check_output(output: Path, form: Format, weights: Weights) -> None:
         others = [each.name for each in output.iterdir() if each.name not in form.parts] if output.is_dir() else []
         if output.is_file() or others:
             raise FileExistsError(f"{output} is no folder of an earlier export; -o takes the name of a new folder")
-        said = output / form.parts[0]
         if said.exists() and b'"shufflenetv2"' not in said.read_bytes():
             raise FileExistsError(f"{said} is no file of an earlier export; -o takes the name of a new folder")
     elif not output.name.lower().endswith(form.suffix):
         raise ValueError(f"{output} must end in {form.suffix}: by its suffix the file is known when it is opened")
     there = [file for file in form.files(output) if file.exists()]
-    if os.path.isabs(weights.name) and any(os.path.samefile(file, weights.name) for file in there):
+    own = [*there, output] if output.exists() else there
+    if os.path.isabs(weights.name) and any(os.path.samefile(file, weights.name) for file in own):
         raise FileExistsError(f"{output} would replace the file of the weights themselves; -o takes another name")
-    if there and len(there) < len(form.parts):
-        raise FileExistsError(f"{there[0]} is there, and is no part of an earlier export; -o takes another name")
+    if there and len(there) < len(form.parts) and not (form.folder and said in there):
+        raise FileExistsError(
+            f"{there[0]} is there without the other parts of an export: maybe another's; remove it, or give another -o"
+        )
 
 
 def calibration_photos(folder: Path, weights: Weights, pixels: int) -> Tensor:

@@ -152,11 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
         group.wait()  # RUN may lie among the photos: it must not appear while another process lists them
         state = open_run(arguments.output, arguments.resume is not None)
         if group.leads and not stack.enter_context(held(arguments.output)):
-            raise TrainingError(
-                f"another process is training in {arguments.output}; wait for it, or give another --output"
-            )
-        if group.leads and (state is None or "merged" in arguments):
-            remember(arguments.output, getattr(arguments, "merged", arguments.argv))
+            raise TrainingError(f"another process is training in {arguments.output}; wait, or give another --output")
         model = beginning(source, description, arguments.seed, progress=group.leads)
         start = {
             **learnt_from(train, val),
@@ -166,7 +162,11 @@ def run(arguments: argparse.Namespace) -> int:
             "teacher": teacher.contents if teacher else "none",
         }
         trainer = Trainer(model.to(group.device), train, preprocess, recipe, group, teacher)
-        RunFolder(arguments.output, state, trainer, val, description, start).train()
+        folder = RunFolder(arguments.output, trainer, val, description, start)
+        folder.restore(state)
+        if group.leads:
+            remember(arguments.output, arguments.began)
+        folder.train()
         if group.leads:
             best = arguments.output / "best.pth"
             print(best)

@@ -1,4 +1,4 @@
-"""How good answers are: what a network says of labelled photos, in numbers; which of two is better; one temperature."""
+"""How good answers are: what a network says of labelled photos, in numbers; and one temperature."""
 
 import math
 import sys
@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..description import COLDEST, HOTTEST, Category
-from ..errors import DatasetError, ImageError
+from ..description import COLDEST, HOTTEST
+from ..errors import CheckpointError, DatasetError, ImageError
+from ..files import shown
 from ..inference.classifier import Classifier
 from ..inference.stream import answered, check_finite, ranked
 from ..naming import Weights
+from ..network.model import SPECS
 from ..photos.folders import LabelledPhotos
-from ..weights.checkpoint import write_checkpoint
-from .counting import Z
+from ..weights.checkpoint import read_checkpoint, write_checkpoint
 
 BINS = 15  # of the reliability diagram, as in Guo et al.
 LEAST_PHOTOS = 200  # for a temperature
@@ -139,6 +140,21 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp(-(low + high) / 2)
 
 
+def check_output(output: Path) -> None:
+    """Before anything is computed: where ``calibrate`` will write, no other file is replaced.
+
+    Raises:
+        ValueError: there is one, or nothing can be there.
+    """
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        raise ValueError(f"--output {shown(output)} must be a file, in a folder that there is")
+    try:
+        if output.exists():
+            read_checkpoint(output, SPECS)
+    except CheckpointError as error:
+        raise ValueError(f"--output {shown(output)} is no checkpoint, and is not replaced") from error
+
+
 def calibrate(answers: Answers, output: Path) -> dict[str, Any]:
     """Fit a temperature, write it into a copy of the weights, and say what it changes on these photos.
 
@@ -160,68 +176,6 @@ def calibrate(answers: Answers, output: Path) -> dict[str, Any]:
             "negative_log_likelihood": likelihood(each.logits, each.labels, each.source.temperature),
         }
     return numbers
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two networks on the same photos; shares in percent."""
-
-    photos: int
-    only_first: int  # photos that the first alone has right
-    only_second: int
-    difference: float  # of the second's accuracy to the first's, in points
-    interval: tuple[float, float]
-    p: float  # McNemar's exact test
-    differing: tuple[int, ...]  # the photos for which they name different classes
-
-
-def compare(first: Answers, second: Answers) -> Comparison:
-    """Which of two is better on the photos that both could use, which must be the same ones.
-
-    Raises:
-        DatasetError: they are not.
-    """
-    if first.paths != second.paths or not first.paths:
-        raise DatasetError("the two could not use the same photos, of which there must be one at least")
-    alone, other = int((first.right & ~second.right).sum()), int((second.right & ~first.right).sum())
-    known = zip(first.answers.tolist(), second.answers.tolist(), strict=True)
-    one, two = first.source.classes, second.source.classes
-    differing = tuple(index for index, (a, b) in enumerate(known) if not _same(one[a], two[b]))
-    count = len(first.paths)
-    difference = 100 * (other - alone) / count
-    return Comparison(
-        count, alone, other, difference, paired_interval(alone, other, count), mcnemar(alone, other), differing
-    )
-
-
-def _same(one: Category, two: Category) -> bool:
-    """Whether they are one class: a network may know by its label what another calls by its WordNet id."""
-    if one.wordnet_id and two.wordnet_id:
-        return one.wordnet_id == two.wordnet_id  # two of ImageNet's classes are called crane
-    return bool({one.label, one.wordnet_id} & {two.label, two.wordnet_id} - {None})
-
-
-def mcnemar(alone: int, other: int) -> float:
-    """The two-sided exact p-value that ``alone`` and ``other`` of the differing photos are as likely (McNemar 1947)."""
-    photos, fewer = alone + other, min(alone, other)
-    ways = total = 1
-    for count in range(fewer):
-        ways = ways * (photos - count) // (count + 1)
-        total += ways
-    p: float = 2 * total / 2**photos
-    return min(1.0, p)
-
-
-def paired_interval(alone: int, other: int, photos: int) -> tuple[float, float]:
-    """The 95 % interval of the difference of two paired proportions, in points.
-
-    Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24
-    (2005): half a photo is added to each of the four counts, which holds where Wald's own interval is too short.
-    """
-    photos, alone_half, other_half = photos + 2, alone + 0.5, other + 0.5
-    centre = (other_half - alone_half) / photos
-    margin = Z * math.sqrt((alone_half + other_half) / photos - centre**2) / math.sqrt(photos)
-    return 100 * max(-1.0, centre - margin), 100 * min(1.0, centre + margin)
 
 
 def per_class(answers: Answers) -> list[dict[str, object]]:

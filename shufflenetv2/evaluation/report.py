@@ -17,8 +17,9 @@ from ..inference.classifier import Classifier
 from ..naming import Weights
 from ..package import PACKAGE, require
 from ..photos.decode import open_photo
+from .against import compare
 from .counting import percent, wilson
-from .judging import Answers, compare, confusion, coverage, likelihood, per_class, reliability
+from .judging import Answers, confusion, coverage, likelihood, per_class, reliability
 
 SHOWN = 24  # of the surest mistakes, and of the photos on which two differ, that are shown as pictures
 PAIRS = 30  # of the most confused classes

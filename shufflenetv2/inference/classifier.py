@@ -131,7 +131,7 @@ class Classifier:
 
         Args:
             photos: an iterable of what a call takes; at most three batches are in memory, also of a generator's, which
-                may fill one array again and again.
+                may fill one array again and again (its images are copied: paths and bytes are read by the threads).
             batch_size, workers: photos computed at once; threads that read others meanwhile (``None``: one a core).
             features: give the pooled features that the last layer reads as well; needs ``runtime="torch"``.
 

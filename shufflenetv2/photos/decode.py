@@ -88,7 +88,7 @@ def open_sized(
         else:
             image, (width, height) = given, given.size
         check_size(image.size, allowed, name)
-        image.load()
+        image = _decoded(image)
         check_size(image.size, allowed, name)  # once more: some decoders find another size as they decode
         turn = _UPRIGHT.get(_orientation(image, given)) if upright else None
         white = white_of(image, name)
@@ -109,7 +109,7 @@ def open_sized(
 
 
 def snapshot(photo: Any, max_pixels: int | None) -> Any:
-    """A generator's photo as it is now: its next step may fill the same array, or close or seek the same file."""
+    """A generator's photo as it is now: its next step may fill the same array, or close or seek the same image."""
     for library, kind, copy in (("torch", "Tensor", "clone"), ("numpy", "ndarray", "copy")):
         if library in sys.modules and isinstance(photo, getattr(sys.modules[library], kind)):
             return getattr(photo, copy)()
@@ -117,12 +117,29 @@ def snapshot(photo: Any, max_pixels: int | None) -> Any:
         return photo
     try:
         check_size(photo.size, pixel_limit(max_pixels), "")
+        if _has_one_picture(photo) and getattr(photo, "tile", None):
+            return photo
         now = photo.copy()
-        if turn := photo.getexif().get(ORIENTATION):  # which a TIFF keeps elsewhere
-            now.getexif()[ORIENTATION] = turn
+        now.getexif()[ORIENTATION] = photo.getexif().get(ORIENTATION, 1)  # which a TIFF keeps elsewhere
         return now
     except Exception:  # it is told when the photo is transformed
         return photo
+
+
+def _has_one_picture(photo: Any) -> bool:
+    """Whether it is a file of one picture, which a thread may decode; once more opened, where it is closed by then."""
+    return photo.format == "JPEG" and bool(getattr(photo, "filename", ""))
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    try:
+        image.load()
+    except Exception:  # of many types: Pillow's own, of a file that a generator has closed
+        if not _has_one_picture(image):
+            raise
+        image = Image.open(image.filename)  # type: ignore[attr-defined]
+        image.load()
+    return image
 
 
 def _from_array(photo: object, allowed: int, name: str) -> Image.Image | None:

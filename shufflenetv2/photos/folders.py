@@ -107,8 +107,8 @@ def read_labelled(
 def _refuse_parts(directory: str | os.PathLike[str], folders: Sequence[Path]) -> None:
     """Folders called as the parts of a data set are, in which there are folders: they are no classes."""
     names = [folder.name for folder in folders]
-    inside = any(each.is_dir() for folder in folders for each in folder.iterdir())
-    if len(names) > 1 and inside and all(name.lower() in PARTS for name in names):
+    called = len(names) > 1 and all(name.lower() in PARTS for name in names)
+    if called and any(each.is_dir() for folder in folders for each in folder.iterdir()):
         raise DatasetError(
             f"{shown(directory)} holds {_some(names)}, which look like the parts of a data set, not like classes; call "
             "them train and val, or give one as the folder of photos and another with --val"

@@ -70,6 +70,13 @@ def described(path: Path) -> dict[str, Any]:
     return own
 
 
+def empty(path: Path) -> bool:
+    """Whether it is a table of no row: the header of CSV alone, or nothing."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        header = file.readline().strip()
+        return not file.read(1) and header in ("", ",".join(COLUMNS), ",".join((*COLUMNS, FEATURES)))
+
+
 # By suffix: (path, rows, length of the features or 0, what the file says of itself), and the packages it needs.
 FORMATS: dict[str, tuple[Callable[[Path, Iterable[Row], int, Mapping[str, str]], Any], tuple[str, ...]]] = {
     ".parquet": (write_parquet, ("pyarrow>=18",)),

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from ..description import BATCH_SIZE
 from ..errors import ShuffleNetError, TableError
 from ..files import flush_directory, held, shown, whole_file, write_whole
-from .formats import ROW_GROUP, described, writer_of
+from .formats import ROW_GROUP, described, empty, writer_of
 from .rows import Row
 
 Photo = TypeVar("Photo")
@@ -114,9 +114,9 @@ class Table:
         with open(self.path, "rb") as file:  # the last rows say it
             file.seek(-min(self.path.stat().st_size, 1 << 20), os.SEEK_END)
             said = re.findall(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", file.read())
-        if not said:
-            raise TableError(f"{shown(self.path)} is no table of this command, or has no row; --overwrite replaces it")
-        if self.about["weights_sha256"].encode() not in said:
+        if not said and not empty(self.path):
+            raise TableError(f"{shown(self.path)} is no table of this command; --overwrite replaces it")
+        if said and self.about["weights_sha256"].encode() not in said:
             raise TableError(f"{shown(self.path)} is complete, by other weights; --overwrite replaces it")
         self.complete, self.compared = True, False
 

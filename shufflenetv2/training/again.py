@@ -55,12 +55,13 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
         merged = [*began, *_changes(arguments.argv)]
         whole: argparse.Namespace = arguments.parser.parse_args([*merged, "--resume"])
         # The folder that was named, which may be a copy; and what changes now is what the next resumption goes on with.
-        whole.output, whole.merged = Path(expanded(arguments.resume)), merged
+        whole.output, whole.began = Path(expanded(arguments.resume)), merged
         return whole
     if not arguments.data or not arguments.output:
         raise TrainingError("give a folder of photos and --output RUN; to go on with a run, --resume RUN alone")
     if os.path.realpath(arguments.output).startswith(os.path.realpath(expanded(arguments.data)) + os.sep):
         raise TrainingError(f"--output {arguments.output} is among the photos, where it would be a class; name another")
+    arguments.began = _without_flag(arguments.argv)
     return arguments
 
 
@@ -74,6 +75,11 @@ def _changes(argv: Sequence[str]) -> list[str]:
             kept.append(each)
         skip = resume and "=" not in each
     return kept
+
+
+def _without_flag(argv: Sequence[str]) -> list[str]:
+    """The command without its ``--resume``, behind which there may be the folder of photos."""
+    return [each for each in argv if not each.startswith("--res") or "=" in each]
 
 
 def _same(one: str, other: str) -> bool:

@@ -100,7 +100,6 @@ class RunFolder:
 
     Args:
         path: the folder.
-        state: from ``open_run``.
         trainer: before its first epoch.
         val: photos to validate on; ``None`` keeps the last epoch's weights as the best.
         description: of the model to come.
@@ -110,13 +109,12 @@ class RunFolder:
     def __init__(
         self,
         path: Path,
-        state: dict[str, Any] | None,
         trainer: Trainer,
         val: LabelledPhotos | None,
         description: Description,
         start: dict[str, str],
     ) -> None:
-        self.path, self.state, self.trainer, self.val, self.description = path, state, trainer, val, description
+        self.path, self.trainer, self.val, self.description = path, trainer, val, description
         recipe = dataclasses.asdict(trainer.recipe)
         recipe |= recipe.pop("augmentation")
         self.settings = {key.replace("_", " "): value for key, value in recipe.items() if key not in FREE}
@@ -125,15 +123,13 @@ class RunFolder:
         self.best = -1.0
 
     def train(self) -> None:
-        """Train from the start, or from the last whole epoch, to the end.
+        """Train from the start, or from where ``restore`` went, to the end.
 
         Raises:
-            TrainingError: the folder holds another run, the loss is not finite, or a file cannot be written.
-            CheckpointError, ImageError: naming a state or a photo that cannot be used.
+            TrainingError: the loss is not finite, or a file cannot be written.
+            ImageError: naming a photo that cannot be used.
         """
         trainer, group = self.trainer, self.trainer.group
-        if self.state is not None:
-            self._restore(self.state)
         left = (trainer.recipe.epochs - trainer.epoch) * trainer.steps
         with progress_bar(left, "step", shown=None if group.leads else False, dynamic_ncols=True) as bar:
             while trainer.epoch < trainer.recipe.epochs:
@@ -149,7 +145,10 @@ class RunFolder:
             with self._writing("curves.png"):
                 write_whole(self.path / "curves.png", curves(self.history))
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Go to the last whole epoch; TrainingError, CheckpointError: it is of another run, or cannot be used."""
+        if state is None:
+            return
         was, now, last = state["settings"], self.settings, self.path / "last.pth"
         changed = [key for key in {**was, **now} if was.get(key) != now.get(key)]
         if changed:

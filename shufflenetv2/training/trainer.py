@@ -169,7 +169,7 @@ class Trainer:
         try:
             return next(batches)
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if "DataLoader worker (pid" not in str(error):
                 raise
             raise TrainingError(
                 "a process that reads photos has died: memory ran out, or /dev/shm is small, as in a container; then "
@@ -192,7 +192,7 @@ class Trainer:
                     taught = distillation(logits, self.teacher(inputs), recipe.temperature)
                     losses = torch.lerp(losses, taught, recipe.distill_weight)
             if self.weights is not None:  # mixed photos have a part of each label
-                losses = losses * (targets @ self.weights if targets.dim() > 1 else self.weights[targets])
+                losses = losses * (self.weights[targets] if targets.dim() == 1 else (targets * self.weights).sum(1))
             loss = losses.mean()
             (loss * share).backward()
         if recipe.clip_norm and synchronize:

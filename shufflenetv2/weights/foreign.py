@@ -138,7 +138,7 @@ def as_torchvision(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     heads = [key.removesuffix("weight") for key in tensors if re.fullmatch(r"fc\.\w+\.weight", str(key))]
     if len(heads) == 1 and not {"fc.weight", "fc.bias"} & tensors.keys():
         tensors = {str(key).replace(heads[0], "fc."): tensor for key, tensor in tensors.items()}
-        logger.info("%s: the classifier was taken from under %r", where, heads[0])
+        logger.warning("%s: the classifier was taken from under %r, and what lay before it left out", where, heads[0])
     for key, tensor in tensors.items():
         counts = isinstance(tensor, Tensor) and tensor.is_floating_point() and str(key).endswith("num_batches_tracked")
         if counts and not tensor.is_meta and tensor.numel() == 1 and float(tensor).is_integer():

@@ -266,17 +266,24 @@ def test_what_no_export_wrote_is_not_replaced(checkpoint, tmp_path, capsys, monk
     assert "would replace the file of the weights themselves" in capsys.readouterr().err
     (tmp_path / "other.bin").write_text("mine")
     assert main([*command, "-o", "other.xml"]) == 1
-    assert "other.bin is there, and is no part of an earlier export" in capsys.readouterr().err
+    assert "other.bin is there without the other parts of an export" in capsys.readouterr().err
     assert (tmp_path / "other.bin").read_text() == "mine"
     for name, content in (("README.md", "my notes"), ("config.json", "{}")):
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
         (folder / name).write_text(content)
         assert main([*command, "--format", "safetensors", "-o", str(folder)]) == 1
-        assert "earlier export" in capsys.readouterr().err
+        assert "export" in capsys.readouterr().err
         assert [(each.name, each.read_text()) for each in folder.iterdir()] == [(name, content)]
     assert main([*command, "--format", "safetensors", "-o", "folder"]) == 0
     assert main([*command, "--format", "safetensors", "-o", "folder"]) == 0  # its own may be replaced
+    os.remove("folder/README.md")
+    assert main([*command, "--format", "safetensors", "-o", "folder"]) == 0
+    before = Path("folder/model.safetensors").read_bytes()
+    again = ["export", "--weights", "./folder", "--format", "safetensors", "--precision", "float16", "-o", "folder"]
+    assert main(again) == 1
+    assert "would replace the file of the weights themselves" in capsys.readouterr().err
+    assert Path("folder/model.safetensors").read_bytes() == before
 
 
 def test_the_suffix_is_as_it_was_spelled(checkpoint, tmp_path, monkeypatch):
@@ -294,6 +301,15 @@ def test_a_file_of_one_size_says_that_photos_are_prepared_for_it(checkpoint, tmp
     assert resolve(None, path).metrics is None
     capsys.readouterr()
     assert main(["classify", str(ROOT / "images/cat.jpg"), "--weights", str(path)]) == 0
+
+
+def test_a_size_for_which_photos_would_be_too_large(capsys, tmp_path):
+    path = str(tmp_path / "big.pt2")
+    command = ["export", "--arch", "x0_5", "--weights", "imagenet1k_v1", "-o", path, "--fixed-batch", "1"]
+    assert main([*command, "--size", "1800"]) == 1
+    assert "--size 1800 asks for photos of 2057 pixels, of which the centre is kept; give at most 1792" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_batch_that_leaves_too_few_photos_to_calibrate(checkpoint, tmp_path, capsys):

@@ -12,15 +12,13 @@ from torch import Tensor
 from shufflenetv2.builder import resolve
 from shufflenetv2.description import Category
 from shufflenetv2.errors import DatasetError
+from shufflenetv2.evaluation.against import compare, mcnemar, paired_interval
 from shufflenetv2.evaluation.judging import (
     Answers,
-    compare,
     confusion,
     coverage,
     fit_temperature,
     likelihood,
-    mcnemar,
-    paired_interval,
     per_class,
     reliability,
 )

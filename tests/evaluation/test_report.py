@@ -16,8 +16,8 @@ from support.skips import needs
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
 from shufflenetv2.description import Description, Preprocess
+from shufflenetv2.evaluation.against import mcnemar, paired_interval
 from shufflenetv2.evaluation.counting import wilson
-from shufflenetv2.evaluation.judging import mcnemar, paired_interval
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.weights.checkpoint import write_checkpoint
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from PIL import Image, ImageSequence
+from PIL import Image, ImageFile, ImageSequence
 from support.photo_mutants import CAT, COFFEE
 
 from shufflenetv2.builder import resolve
@@ -43,11 +43,11 @@ def no_thread_is_left(seconds: float = 1) -> bool:
     return not reading_threads()
 
 
-def turned(path: Path, orientation: int) -> bytes:
+def turned(path: Path, orientation: int, format: str = "TIFF") -> bytes:
     with Image.open(path) as image:
         exif = image.getexif()
         exif[0x0112] = orientation
-        image.save(file := io.BytesIO(), "TIFF", exif=exif, compression="tiff_deflate")
+        image.save(file := io.BytesIO(), format, exif=exif)
     return file.getvalue()
 
 
@@ -94,6 +94,31 @@ def test_a_generator_may_use_one_object_again(make: Callable[[], Iterator[Any]],
         assert [each[0].probability for each in got] == pytest.approx([each.probability for each in expected], abs=1e-4)
     vectors = classifier.features(make())
     torch.testing.assert_close(vectors[0::2], vectors[:1].expand(6, -1), rtol=1e-4, atol=1e-5)
+
+
+def test_files_that_a_generator_opened_are_decoded_by_the_threads(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    load = ImageFile.ImageFile.load
+
+    def watched(image: Any) -> Any:
+        if image.tile:
+            threads.append(threading.current_thread().name)
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", watched)
+    assert len(classifier(Image.open(path) for path in (CAT, COFFEE) * 4)) == 8
+    assert len(threads) == 8
+    assert all(each.startswith("photos") for each in threads)
+
+
+def test_a_tag_that_was_taken_off_stays_off(classifier: Classifier) -> None:
+    with Image.open(io.BytesIO(turned(CAT, 6, "JPEG"))) as image:
+        assert image.getexif().pop(0x0112) == 6
+        [listed], [generated] = classifier([image]), classifier(each for each in [image])
+    assert [each.index for each in listed] == [each.index for each in generated]
+    assert [each.probability for each in listed] == [each.probability for each in generated]
 
 
 def test_equal_values_are_ranked_in_their_order() -> None:

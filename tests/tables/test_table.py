@@ -232,6 +232,23 @@ def test_a_finished_table_of_something_else_is_not_called_complete(
         assert (other, "its rows alone are kept: sources and options were not compared" in told) == (0, True)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_list_is_an_empty_table(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "list").touch()
+    for _ in range(2):
+        assert classify("--files-from", tmp_path / "list", "--output", tmp_path / f"x.{kind}", "--resume") == 0
+    assert rows_of(tmp_path / f"x.{kind}") == []
+
+
+def test_absolute_names_are_the_same_from_everywhere(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        assert classify(photos / "0", "--output", tmp_path / "x.parquet", "--resume") == 0
+
+
 def test_another_list_is_told(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed, output = tmp_path / "list.txt", tmp_path / "x.jsonl"
     names = sorted(map(str, (photos / "0").iterdir()))
@@ -268,7 +285,7 @@ def test_another_list_through_a_pipe_is_told(photos: Path, tmp_path: Path, capsy
         with pytest.raises(ZeroDivisionError):
             run_with(names)
     assert run_with(names[:3], "--resume") == 1
-    assert f"the list no longer names {len(names) - 3} photos" in capsys.readouterr().err
+    assert f"the list leaves out {len(names) - 3} photos" in capsys.readouterr().err
     assert not output.exists()
     assert run_with(names, "--resume") == 0
     assert [row["photo"] for row in rows_of(output)] == names
@@ -286,7 +303,7 @@ def test_photos_that_went_from_a_folder_are_told(
     for path in sorted(folder.iterdir())[:2]:
         path.unlink()
     assert classify(folder, "--output", output, "--batch-size", 5, "--resume") == 0
-    assert "2 photos of the first run were not found again" in capsys.readouterr().err
+    assert "2 photos of the first run are gone" in capsys.readouterr().err
     assert len(rows_of(output)) == 30
 
 

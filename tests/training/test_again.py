@@ -65,6 +65,19 @@ def test_the_last_changes_are_what_goes_on(spelling: list[str], room: Path, monk
     assert epochs(run) == 3
 
 
+def test_what_was_refused_is_not_remembered(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(room)
+    assert train(Path("data"), Path("mine"), "--epochs", "1") == 0
+    assert main(["train", "--resume", "mine", "--batch-size", "6"]) == 1
+    assert "batch size was 12 and is 6" in capsys.readouterr().err
+    assert main(["train", "--resume", "mine", "--epochs", "2"]) == 0
+    assert train(Path("data"), Path("mine"), "--epochs", "3", "--resume") == 0  # the other spelling is, too
+    assert main(["train", "--resume", "mine"]) == 0
+    assert epochs(Path("mine")) == 3
+
+
 def test_a_best_file_that_is_gone_is_told_and_made_anew(
     room: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

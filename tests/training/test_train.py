@@ -251,6 +251,9 @@ def test_a_reading_process_that_dies_is_told(data: Path) -> None:
 
     with pytest.raises(TrainingError, match=r"a process that reads photos has died: .*/dev/shm.*--workers 0"):
         trainer._taken(dying())
+    other = iter(lambda: (_ for _ in ()).throw(RuntimeError("Caught RuntimeError in DataLoader worker process 0")), 1)
+    with pytest.raises(RuntimeError, match=r"^Caught"):  # it has died of something else, which is told as it is
+        trainer._taken(map(next, other))
 
 
 def test_what_it_needs_is_said_in_one_line(tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ class TestNearMisses:
         for key, tensor in checkpoint.state_dict.items():
             assert tensor.dtype == good[key].dtype, key
             assert torch.equal(tensor, good[key]), key
-        assert "mine.pth: the classifier was taken from under 'fc.1.'" in caplog.text
+        assert "mine.pth: the classifier was taken from under 'fc.1.', and what lay before it left out" in caplog.text
         several = {**renamed, "fc.4.weight": torch.ones(2, 2), "fc.4.bias": torch.ones(2)}
         assert "fc.4.weight" in parse_checkpoint(checkpoint_bytes(several), "mine.pth", SPECS).state_dict
 
