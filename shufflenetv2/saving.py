@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .description import STANDARD, Description, Metrics, Preprocess, parse_description, to_json
 from .errors import CheckpointError, ManifestError
 from .files import expanded, shown
 from .naming import arch_by_width, in_order
 from .network.model import SPECS
+from .package import logger
 from .rebuilding import check_readable, has_small_stem, plain_tensors, unwrapped
 from .weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .weights.manifest import ENUM, find_entry, matching
@@ -39,14 +40,16 @@ def save(
         model: a ShuffleNet V2 with BatchNorm, this package's or torchvision's, on any device, in either mode, also
             inside DataParallel, ``torch.compile`` or ``AveragedModel``; with any number of classes.
         path: of the file, as ``"mine.pth"``; it appears whole or not at all.
-        categories: the labels, in the order of the logits. ``None``: those of the weights the model was loaded with,
-            if it still has their classifier.
+        categories: the labels, in the order of the logits. ``None``: those of the weights, if it has their classifier.
         weights: name or path of the weights the model began with, whose preprocessing is taken; ``None``: the loaded.
-        preprocess: how photos are prepared, if otherwise: what ``model.preprocess()`` or the entry point ``preprocess``
-            gives, or a mapping of ``resize``, ``crop``, ``interpolation`` (``"bilinear"``), ``mean`` and ``std``.
+        preprocess: how photos are prepared, if otherwise: what ``model.preprocess()`` gives, or a mapping of
+            ``resize``, ``crop``, ``interpolation`` (``"bilinear"``), ``mean`` and ``std``.
         metrics: what was measured: a mapping of ``dataset``, ``acc@1``, ``acc@5`` (percent) and ``measured_by``.
         temperature: by which logits are divided before they become probabilities (``evaluate --calibrate`` fits it);
-            ``None`` is 1, and is refused where the model's own weights came with another.
+            ``None``: that of the weights, which is logged where it is not 1.
+
+    Returns:
+        The path of the file.
 
     Raises:
         ValueError: labels or preprocessing are unknown or malformed; the message says what to give.
@@ -70,14 +73,14 @@ def save(
         temperature=_temperature(temperature, inside),
         metrics=to_json(metrics) if is_dataclass(metrics) else metrics and dict(metrics),
     )
+    return _written(path, inside, found, description)
+
+
+def _written(path: Path, model: nn.Module, found: Checkpoint, description: Description) -> Path:
     with torch.device("cpu"):
-        check_readable(inside, found, description)
-        return _written(path, found.state_dict, description)
-
-
-def _written(path: Path, tensors: Mapping[str, Tensor], description: Description) -> Path:
+        check_readable(model, found, description)
     try:
-        write_checkpoint(path, tensors, description)
+        write_checkpoint(path, found.state_dict, description)
     except OSError as error:
         raise CheckpointError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
     return path
@@ -107,12 +110,13 @@ def _temperature(given: float | None, model: nn.Module) -> float:
     if given is not None:
         return given
     before = getattr(getattr(model, "weights", None), "temperature", 1.0)
-    if before != 1.0 and getattr(model, "categories", None):
-        raise ValueError(
-            f"the weights came with the temperature {before:g}, which was fitted to them: give temperature={before:g} "
-            "if they were not trained since, else temperature=1.0 (evaluate --calibrate fits a new one)"
-        )
-    return 1.0
+    if before == 1.0 or not getattr(model, "categories", None):  # a new classifier: nothing was fitted to it
+        return 1.0
+    logger.warning(
+        "the temperature %g, fitted to the weights that the network came with, is kept; if it was trained since, give "
+        "temperature=1.0, or fit a new one (evaluate --calibrate)", before
+    )  # fmt: skip
+    return float(before)
 
 
 def _labels(categories: Iterable[str] | None, model: nn.Module, count: int) -> list[str]:

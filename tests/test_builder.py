@@ -20,16 +20,16 @@ from shufflenetv2.weights import manifest
 from shufflenetv2.weights.checkpoint import write_checkpoint
 from shufflenetv2.weights.manifest import Entry, load_manifest
 
-CIFAR = "shufflenet_v2_x0_5/cifar10_v1"
+CIFAR = "shufflenet_v2_x0_5/cifar10_v2"
 SPELLINGS = {
     "default": "shufflenet_v2_x1_0/imagenet1k_v1",
     "DEFAULT": "shufflenet_v2_x1_0/imagenet1k_v1",
     "imagenet1k": "shufflenet_v2_x1_0/imagenet1k_v1",
     "IMAGENET1K_V1": "shufflenet_v2_x1_0/imagenet1k_v1",
     "cifar10": CIFAR,
-    "cifar10_v1": CIFAR,
+    "cifar10_v2": CIFAR,
     CIFAR: CIFAR,
-    "ShuffleNet_V2_x0_5/CIFAR10_v1": CIFAR,
+    "ShuffleNet_V2_x0_5/CIFAR10_v2": CIFAR,
     "shufflenet_v2_x0_5/cifar10": CIFAR,
     "shufflenet_v2_x2_0": "shufflenet_v2_x2_0/imagenet1k_v1",
     "shufflenet_v2_x2_0/default": "shufflenet_v2_x2_0/imagenet1k_v1",
@@ -115,7 +115,7 @@ def test_several_architectures_without_the_usual_one(monkeypatch: pytest.MonkeyP
         resolve(None, "imagenet1k")
 
 
-@pytest.mark.parametrize("name", ["cifar10", "shufflenet_v2_x0_5/cifar10_v1"])
+@pytest.mark.parametrize("name", ["cifar10", "shufflenet_v2_x0_5/cifar10_v2"])
 def test_a_name_is_not_looked_up_on_disk(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).parent.mkdir(exist_ok=True)
@@ -184,7 +184,7 @@ def test_a_name_in_the_wrong_place() -> None:
 @pytest.mark.parametrize("in_channels", [1, 2, 3, 4, 7])
 def test_other_channels_deploy_to_the_same_function(in_channels: int) -> None:
     plain, deployed = (
-        entrypoints.shufflenet_v2_x0_5(weights="cifar10_v1", in_channels=in_channels, deploy=deploy)
+        entrypoints.shufflenet_v2_x0_5(weights="cifar10", in_channels=in_channels, deploy=deploy)
         for deploy in (False, True)
     )
     assert plain.in_channels == in_channels

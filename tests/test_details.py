@@ -33,7 +33,7 @@ from shufflenetv2.errors import CheckpointError, ExportError, ImageError, Traini
 from shufflenetv2.evaluation import counting
 from shufflenetv2.inference import classifier as inference
 from shufflenetv2.inference.stream import Result
-from shufflenetv2.network.formats.table import Shape
+from shufflenetv2.network.formats.table import SMALLEST_WITH_SMALL_STEM, Shape
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.photos.folders import LabelledPhotos
 from shufflenetv2.photos.listing import find_photos
@@ -47,7 +47,7 @@ from shufflenetv2.weights import checkpoint, download, manifest
 from shufflenetv2.weights.checkpoint import Checkpoint
 from shufflenetv2.weights.manifest import default_entry
 
-CIFAR = "shufflenet_v2_x0_5/cifar10_v1"
+CIFAR = "shufflenet_v2_x0_5/cifar10_v2"
 
 
 @pytest.mark.parametrize("plain", [True, False])
@@ -92,7 +92,7 @@ def test_what_shape_is_exported(
     monkeypatch.setattr(exporting, "write_built", write_nothing)
     assert main(["export", "--format", "torchscript", "--weights", CIFAR, *options]) == 0
     crop = resolve(None, CIFAR).preprocess.crop
-    assert asked == [replace(shape, size=shape.size or crop)]
+    assert asked == [replace(shape, size=shape.size or crop, smallest=SMALLEST_WITH_SMALL_STEM)]
     assert [each.name for each in tmp_path.iterdir()] == ["shufflenet_v2_x0_5.pt"]
 
 
@@ -108,9 +108,9 @@ def test_a_pickled_classifier_keeps_what_it_was_made_with(by_hub: bool, monkeypa
     function, arguments, _ = classify.__reduce__()
     if by_hub:
         assert function.keywords == {"source": "local", **kept}
-        assert arguments == (str(ROOT), "classifier", "shufflenet_v2_x0_5", "cifar10_v1")
+        assert arguments == (str(ROOT), "classifier", "shufflenet_v2_x0_5", "cifar10_v2")
         return
-    assert arguments == (("shufflenet_v2_x0_5", "cifar10_v1"), kept)
+    assert arguments == (("shufflenet_v2_x0_5", "cifar10_v2"), kept)
     again = pickle.loads(pickle.dumps(classify))
     assert (again.top, again.deploy, again.weights.title) == (3, False, CIFAR)
     assert asked == ["cuda:1", "cpu"]
@@ -409,7 +409,7 @@ class TestTraining:
         folder = object.__new__(RunFolder)
         folder.path, folder.settings = tmp_path, {f"option {index}": 2 for index in range(count)}
         with pytest.raises(TrainingError) as caught:
-            folder._restore({"settings": {f"option {index}": 1 for index in range(count)}})
+            folder.restore({"settings": {f"option {index}": 1 for index in range(count)}})
         assert str(caught.value).count(" was 1 and is 2") == 5
         assert ("; and 2 more. " if count == 7 else "option 4 was 1 and is 2. ") in str(caught.value)
 

@@ -23,7 +23,7 @@ import shufflenetv2
 from shufflenetv2 import classifier, deploy, preprocess, save, shufflenet_v2_x0_5, shufflenet_v2_x1_0
 from shufflenetv2.__main__ import main
 from shufflenetv2.errors import CheckpointError
-from shufflenetv2.network.model import SPECS, ShuffleNetV2
+from shufflenetv2.network.model import SPECS, ShuffleNetV2, spec_of
 
 CAT = ROOT / "images/cat.jpg"
 TEN = shufflenetv2.categories(weights="cifar10")
@@ -50,8 +50,8 @@ def ants() -> ShuffleNetV2:
 def test_labels_preprocessing_and_weights_hang_on_a_loaded_network(form: bool) -> None:
     model: Any = shufflenet_v2_x0_5(weights="cifar10", deploy=form)
     assert model.categories == TEN
-    assert model.weights.title == "shufflenet_v2_x0_5/cifar10_v1"
-    assert (model.weights.num_classes, model.weights.metrics.acc1) == (10, 87.76)
+    assert model.weights.title == "shufflenet_v2_x0_5/cifar10_v2"
+    assert (model.weights.num_classes, model.weights.metrics.acc1) == (10, 88.78)
     assert torch.equal(model.preprocess()(CAT), preprocess(weights="cifar10")(CAT))
     for twin in (copy.deepcopy(model), copy.copy(model), pickle.loads(pickle.dumps(model)), model.double()):
         assert (twin.categories, twin.weights) == (TEN, model.weights)
@@ -69,24 +69,24 @@ def test_without_weights_nobody_knows() -> None:
 
 def test_another_classifier_has_no_labels_of_the_weights(cifar: Any, ants: Any) -> None:
     assert ants.categories is None
-    assert ants.weights.title.endswith("cifar10_v1")
+    assert ants.weights.title.endswith("cifar10_v2")
     assert ants.preprocess().preprocess == cifar.preprocess().preprocess
     assert deploy(cifar.eval()).categories == TEN
     cifar.fc = nn.Linear(1024, 10)  # as many, and others
     assert cifar.categories is None
     assert deploy(cifar.eval()).categories is None
-    assert deploy(cifar).weights.title.endswith("cifar10_v1")
+    assert deploy(cifar).weights.title.endswith("cifar10_v2")
     assert shufflenet_v2_x0_5(weights="cifar10", num_classes=0).categories is None
 
 
 def test_grey_networks_prepare_grey_photos() -> None:
-    assert shufflenet_v2_x0_5(weights="cifar10", in_channels=1).preprocess()(CAT).shape == (1, 1, 112, 112)
+    assert shufflenet_v2_x0_5(weights="cifar10", in_channels=1).preprocess()(CAT).shape == (1, 1, 32, 32)
     with pytest.raises(ValueError, match="needs your own transform"):
         shufflenet_v2_x0_5(weights="cifar10", in_channels=4).preprocess()
 
 
 def test_nothing_of_it_is_in_programs_or_state_dicts(cifar: Any, tmp_path: Path) -> None:
-    bare = ShuffleNetV2(SPECS["shufflenet_v2_x0_5"], 10)
+    bare = ShuffleNetV2(spec_of("shufflenet_v2_x0_5", small_stem=True), 10)
     bare.load_state_dict(cifar.state_dict())
     assert [*bare.state_dict()] == [*cifar.state_dict()]
     assert [name for name, _ in bare.named_modules()] == [name for name, _ in cifar.named_modules()]
@@ -264,8 +264,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "linear": (lambda: nn.Linear(1, 1), "save takes a ShuffleNetV2, got a Linear"),
     "no module": (lambda: {"fc": 1}, "save takes a ShuffleNetV2, got a dict"),
     "activation": (edited(lambda model: model.conv5.__setitem__(2, nn.SiLU())), "compute something else"),
-    "stride": (edited(lambda model: setattr(model.conv1[0], "stride", (1, 1))), "compute something else"),
-    "pool": (edited(lambda model: setattr(model, "maxpool", nn.Identity())), "compute something else"),
+    "stride": (edited(lambda model: setattr(model.conv1[0], "stride", (2, 2))), "compute something else"),
+    "pool": (edited(lambda model: setattr(model, "maxpool", nn.MaxPool2d(3, 2, 1))), "compute something else"),
     "more layers": (
         edited(lambda model: setattr(model, "fc", nn.Sequential(nn.Linear(1024, 9), nn.Linear(9, 10)))),
         "cannot be read again",
@@ -400,12 +400,11 @@ def test_metrics_are_kept(cifar: Any, tmp_path: Path) -> None:
     assert (model.weights.metrics.dataset, model.weights.metrics.acc1) == ("mine", 90.0)
 
 
-def test_a_temperature_is_asked_for(cifar: Any, tmp_path: Path) -> None:
+def test_a_temperature_is_kept_and_told(cifar: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = cifar.save(tmp_path / "first.pth", temperature=2.0)
     model: Any = shufflenet_v2_x0_5(weights=first)
-    with pytest.raises(ValueError, match=r"give temperature=2 if they were not trained since, else temperature=1.0"):
-        model.save(tmp_path / "second.pth")
-    model.save(tmp_path / "second.pth", temperature=2.0)
+    model.save(tmp_path / "second.pth")
+    assert "the temperature 2, fitted to the weights that the network came with, is kept" in caplog.text
     assert classifier(weights=tmp_path / "second.pth")(CAT) == classifier(weights=first)(CAT)
     assert classifier(weights=first)(CAT) != classifier(weights="cifar10")(CAT)
     ants: Any = shufflenet_v2_x0_5(weights=first, num_classes=2)  # a new classifier: nothing was fitted to it
@@ -419,7 +418,7 @@ def test_a_temperature_is_asked_for(cifar: Any, tmp_path: Path) -> None:
     [
         ("{}/missing/mine.pth", "mine.pth cannot be written: No such file"),
         ("{}", "cannot be written: Is a directory"),
-        ("cifar10_v1", "would be read as a name of weights"),
+        ("cifar10_v2", "would be read as a name of weights"),
         ("", "would be read as a name"),
     ],
 )

@@ -54,7 +54,8 @@ def test_features_are_what_the_last_layer_reads(classify: Classifier) -> None:
     assert (given.shape, given.dtype) == ((2, 1024), torch.float32)
     plain: Any = shufflenet_v2_x0_5(weights="cifar10", num_classes=0)
     assert torch.allclose(given, plain(classify.transform([CAT, COFFEE])), atol=1e-5)
-    assert torch.allclose(classify.model.fc(given).softmax(1), classify.probabilities([CAT, COFFEE]), atol=1e-6)
+    logits = classify.model.fc(given) / classify.weights.temperature
+    assert torch.allclose(logits.softmax(1), classify.probabilities([CAT, COFFEE]), atol=1e-6)
     (given * torch.ones(1024, requires_grad=True)).sum().backward()  # of use in training
 
 
@@ -109,7 +110,7 @@ def test_bounds_and_orientation_come_through_the_entry_points() -> None:
 def test_one_photo_without_a_batch() -> None:
     transform = preprocess(weights="cifar10", batch=False)
     assert torch.equal(transform(CAT), preprocess(weights="cifar10")(CAT)[0])
-    assert pickle.loads(pickle.dumps(transform))(CAT).shape == (3, 112, 112)
+    assert pickle.loads(pickle.dumps(transform))(CAT).shape == (3, 32, 32)
     for several in ([CAT], torch.zeros(1, 3, 40, 40, dtype=torch.uint8), (CAT for _ in range(1))):
         with pytest.raises(TypeError, match="batch=False this takes one photo"):
             transform(several)
@@ -124,7 +125,7 @@ def test_it_drops_into_image_folder_and_spawned_workers(tmp_path: Path) -> None:
     data = datasets.ImageFolder(tmp_path, transform=preprocess(weights="cifar10", batch=False))
     loader = torch.utils.data.DataLoader(data, 2, num_workers=1, multiprocessing_context="spawn")
     [(images, labels)] = [*loader]
-    assert images.shape == (2, 3, 112, 112)
+    assert images.shape == (2, 3, 32, 32)
     assert labels.tolist() == [0, 1]
 
 
@@ -202,7 +203,7 @@ def test_the_message_for_a_bare_file_works_to_the_letter(bare: Path, monkeypatch
 
 def test_weights_that_say_their_labels_keep_them() -> None:
     assert classifier(weights="cifar10", categories=TEN).categories == TEN
-    with pytest.raises(CheckpointError, match="cifar10_v1 says its own categories, and those given differ"):
+    with pytest.raises(CheckpointError, match="cifar10_v2 says its own categories, and those given differ"):
         classifier(weights="cifar10", categories=TEN[::-1])
 
 

@@ -15,7 +15,7 @@ CASES = [
     ("cl", "classify"),
     ("classify --to", "--top"),
     ("weights fe", "fetch"),
-    ("weights fetch cif", "cifar10_v1"),
+    ("weights fetch cif", "cifar10_v2"),
     ("train --decay co", "cosine"),
     ("classify ca", "cat.jpg"),
     ("classify --weights cat.", "cat.jpg"),
@@ -61,7 +61,7 @@ def test_zsh_reads_the_script(script: Callable[[str], Path]) -> None:
         pytest.skip("needs the shell zsh")
     text = script("zsh").read_text()
     assert text.startswith("#compdef shufflenetv2")
-    assert "cifar10_v1" in text
+    assert "cifar10_v2" in text
     run("zsh", "-n", script("zsh"))
 
 

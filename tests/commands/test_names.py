@@ -13,7 +13,7 @@ from shufflenetv2.__main__ import main
 from shufflenetv2.files import shown
 
 CAT = ROOT / "images" / "cat.jpg"
-WEIGHTS = "cifar10_v1"  # bundled
+WEIGHTS = "cifar10_v2"  # bundled
 NAMES = [
     b"plain.jpg", b"new\nline.jpg", b"\x1b[31mred\x07.jpg", "\N{LATIN SMALL LETTER E WITH ACUTE}t\u202f.jpg".encode(),
     b"\xff\xfe.jpg", "\u202egpj.exe.jpg".encode(), b"back\\slash.jpg",

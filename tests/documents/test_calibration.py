@@ -14,7 +14,7 @@ from shufflenetv2.inference.classifier import Classifier
 from shufflenetv2.inference.explain import picture
 from tools.calibration import KINDS, make
 
-NAME = "shufflenet_v2_x0_5/cifar10_v1"
+NAME = "shufflenet_v2_x0_5/cifar10_v2"
 
 
 def test_foreign_photos_are_the_same_each_time() -> None:
@@ -62,7 +62,7 @@ def test_a_temperature_is_put_into_the_manifest(tmp_path: Path) -> None:
     assert told["calibration"]["fitted_on"] == 200  # 20 of 41, rounded to even, of ten classes
     assert told["foreign"]  # as it was
     [entry] = [
-        each for each in json.loads(manifest.read_text(encoding="utf-8"))["entries"] if each["name"] == "cifar10_v1"
+        each for each in json.loads(manifest.read_text(encoding="utf-8"))["entries"] if each["name"] == "cifar10_v2"
     ]
     assert entry["temperature"] == told["calibration"]["temperature"] != 1
     assert (

@@ -61,7 +61,7 @@ def test_an_environment_holds_what_is_named_and_no_more(tmp_path: Path) -> None:
 
 
 def test_the_comparison_shows_the_accuracy_of_the_manifest() -> None:
-    accuracy = find_entry("shufflenet_v2_x0_5", "cifar10_v1").metrics.acc1
+    accuracy = find_entry("shufflenet_v2_x0_5", "cifar10_v2").metrics.acc1
     assert f"CIFAR-10 (x0.5: {accuracy:.1f} %, bundled)" in README.read_text(encoding="utf-8")
 
 

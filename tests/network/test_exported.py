@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-CIFAR = "shufflenet_v2_x0_5/cifar10_v1"
+CIFAR = "shufflenet_v2_x0_5/cifar10_v2"
 CAT = ROOT / "images" / "cat.jpg"
 
 
@@ -263,7 +263,7 @@ def test_what_an_exported_file_is_not(script: Path, tmp_path: Path, capsys: Any)
     with pytest.raises(CheckpointError, match="is an exported file, which classifies and has no tensors to load"):
         shufflenet_v2_x0_5(weights=script)
     assert main(["export", "--format", "torchscript", "--weights", str(script), "-o", str(tmp_path / "m.pt")]) == 1
-    assert "give the weights that it was made from, cifar10_v1" in capsys.readouterr().err
+    assert "give the weights that it was made from, cifar10_v2" in capsys.readouterr().err
     with pytest.raises(DeviceError, match="computes in torch on the CPU, not on cuda:0"):
         classifier(weights=script, device="cuda:0")
     with pytest.raises(ValueError, match="runs in torch, not in onnxruntime"):
@@ -330,7 +330,7 @@ def test_ncnn_computes_float32_in_float32(tmp_path: Path) -> None:
     assert [*write(replace(order_of("ncnn"), weights=weights), tmp_path / "model.ncnn.param")]
     network = resolve(None, tmp_path / "model.ncnn.param").exported
     assert network is not None
-    images = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = model.double()(images.double())
         assert float((network(images) - expected).abs().max() / expected.abs().max()) < 5e-6
@@ -387,7 +387,7 @@ def test_a_runtime_gets_its_file_once(quick_runtime: Path, monkeypatch: pytest.M
     weights = resolve(None, CIFAR)
     first = in_runtime(weights, "quick")
     [path] = quick_runtime.iterdir()
-    assert path.name.startswith("shufflenet_v2_x0_5-cifar10_v1-")
+    assert path.name.startswith("shufflenet_v2_x0_5-cifar10_v2-")
     assert (first.name, first.title) == (weights.name, weights.title)
     written = path.stat().st_mtime_ns
     in_runtime(weights, "quick")

@@ -108,8 +108,8 @@ def test_a_file_that_does_not_say_is_for_the_stem_that_is_asked_for(tmp_path):
 
 
 def test_weights_of_the_manifest_refuse_the_other_stem():
-    with pytest.raises(CheckpointError, match="shufflenet_v2_x0_5/cifar10_v1 is for the paper's stem"):
-        shufflenet_v2_x0_5(weights="cifar10_v1", small_stem=True)
+    with pytest.raises(CheckpointError, match="shufflenet_v2_x0_5/cifar10_v2 is for the small stem"):
+        shufflenet_v2_x0_5(weights="cifar10_v2", small_stem=False)
 
 
 @pytest.mark.parametrize("given", [1, "yes", 0])

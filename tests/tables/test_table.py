@@ -106,8 +106,8 @@ def test_parquet_is_read_by_everyone(photos: Path, tmp_path: Path) -> None:
         assert file.metadata.row_group(0).column(0).compression == "ZSTD"
         metadata = {key.decode(): json.loads(value) for key, value in file.schema_arrow.metadata.items()}
         assert str(file.schema_arrow.field("features").type) == "fixed_size_list<element: float>[1024]"
-    assert metadata["shufflenetv2.weights"] == "shufflenet_v2_x0_5/cifar10_v1"
-    assert metadata["shufflenetv2.description"]["preprocess"]["crop"] == 112
+    assert metadata["shufflenetv2.weights"] == "shufflenet_v2_x0_5/cifar10_v2"
+    assert metadata["shufflenetv2.description"]["preprocess"]["crop"] == 32
     query = f"SELECT count(*), count(label), max(len(top_labels)) FROM '{output}' WHERE photo LIKE '%.jpg'"
     assert duckdb.sql(query).fetchall() == [(90, 89, 5)]
     assert pandas.read_parquet(output)["label"].notna().sum() == 89

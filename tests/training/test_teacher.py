@@ -132,7 +132,7 @@ def test_a_described_teacher_gets_its_own_normalisation_size_and_order(tmp_path:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("cifar10", "--teacher shufflenet_v2_x0_5/cifar10_v1 knows 10 classes .*, and the photos have 3"),
+        ("cifar10", "--teacher shufflenet_v2_x0_5/cifar10_v2 knows 10 classes .*, and the photos have 3"),
         ("teacher-of-two.pth", "knows 2 classes .red, blue., and the photos have 3"),
         ("wide.pt", r"answers two images 64x64 with \[2, 96\], expected \[2, 3\]"),
         ("fails.pt", r"--teacher .*fails.pt fails on images \[2, 3, 64, 64\]"),
