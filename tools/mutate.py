@@ -41,7 +41,7 @@ AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must
         "weights test_files.py test_entrypoints.py test_details.py",
     ),
     "builder": (
-        "builder.py entrypoints.py package.py naming.py saving.py network/origin.py",
+        "builder.py entrypoints.py package.py naming.py saving.py rebuilding.py network/origin.py",
         "test_builder.py test_entrypoints.py test_details.py test_ways_in.py test_saving.py weights/test_manifest.py "
         "weights/test_checkpoint.py",
     ),
@@ -66,7 +66,7 @@ AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must
     "inference": (
         "inference evaluation commands/classify.py commands/evaluate.py commands/options.py",
         "test_entrypoints.py test_builder.py test_details.py test_ways_in.py inference evaluation "
-        "commands/test_classify.py commands/test_evaluate.py commands/test_cli.py",
+        "commands/test_classify.py commands/test_evaluate.py commands/test_sources.py commands/test_cli.py tables",
     ),
 }
 RESULTS, DOCUMENT = CHECKOUT / "build" / "mutants.jsonl", CHECKOUT / "docs" / "mutants.md"

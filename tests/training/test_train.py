@@ -357,10 +357,10 @@ def test_hold_out_takes_its_part_of_every_class() -> None:
 @pytest.mark.slow
 def test_split_folders_are_found(data: Path, tmp_path: Path) -> None:
     for split, names in (("train", COLOURS), ("test", list(COLOURS)[:2])):
-        (tmp_path / split).mkdir()
+        (tmp_path / "photos" / split).mkdir(parents=True)
         for name in names:
-            (tmp_path / split / name).symlink_to(data / name)
-    assert train(tmp_path, tmp_path / "run", "--epochs", "1") == 0
+            (tmp_path / "photos" / split / name).symlink_to(data / name)
+    assert train(tmp_path / "photos", tmp_path / "run", "--epochs", "1") == 0
     metrics = load(tmp_path / "run/best.pth")["metrics"]
     assert metrics["dataset"] == "32 validation photos"  # type: ignore[index]
-    assert read_labelled(tmp_path / "train").categories == tuple(COLOURS)
+    assert read_labelled(tmp_path / "photos" / "train").categories == tuple(COLOURS)
