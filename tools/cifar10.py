@@ -8,12 +8,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from shufflenetv2.builder import build, resolve
-from shufflenetv2.inference.stream import answered
+from shufflenetv2.builder import resolve
+from shufflenetv2.description import BATCH_SIZE
+from shufflenetv2.evaluation import judging
+from shufflenetv2.inference.classifier import Classifier
 from shufflenetv2.package import CHECKOUT
 from shufflenetv2.photos.decode import open_photo
 from shufflenetv2.photos.folders import LabelledPhotos, read_labelled
-from shufflenetv2.photos.transform import PhotoTransform
 
 NAME = "cifar10"
 PICTURES = CHECKOUT / "docs/cifar10"
@@ -24,28 +25,17 @@ ROWS, COLUMNS = 3, 4  # of mistakes
 
 def draw(test: Path) -> None:
     """The curves of the runs; the confusion matrix, and the mistakes the network is surest of."""
-    weights = resolve(None, NAME)
-    photos = read_labelled(test, weights.classes)
-    probabilities = answers(photos)
-    matrix = torch.zeros(len(photos.categories), len(photos.categories), dtype=torch.int64)
-    for label, answer in zip(photos.labels, probabilities.argmax(1).tolist(), strict=True):
-        matrix[label, answer] += 1
+    classifier = Classifier(resolve(None, NAME), device="cpu", progress=False)
+    photos = read_labelled(test, classifier.weights.classes)
+    answers = judging.collect(classifier, photos, batch_size=BATCH_SIZE)
+    matrix = judging.confusion(answers)
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(5, 6), squeeze=False)[0]
-    confusion(left, matrix, weights.labels)
-    mistakes(right, photos, probabilities)
+    confusion(left, matrix, classifier.categories)
+    mistakes(right, photos, answers.probabilities)
     figure.savefig(PICTURES / "answers.png", dpi=80)
     curves().savefig(PICTURES / "curves.png", dpi=80)
     print(f"{int(matrix.trace())} of {len(photos)} right")
-
-
-@torch.inference_mode()
-def answers(photos: LabelledPhotos) -> torch.Tensor:
-    """Probabilities ``(photos, classes)`` by the deploy form, as ``evaluate`` and ``classify`` use it."""
-    weights = resolve(None, NAME)
-    model = build(weights.arch, weights, deploy=True)
-    rows = answered(lambda images: model(images).softmax(1), PhotoTransform(weights.preprocess), photos.paths)
-    return torch.stack([row for _, row, _ in rows if isinstance(row, torch.Tensor)])
 
 
 def curves() -> Figure:
@@ -90,7 +80,7 @@ def confusion(figure: SubFigure, matrix: torch.Tensor, names: list[str]) -> None
 def mistakes(figure: SubFigure, photos: LabelledPhotos, probabilities: torch.Tensor) -> None:
     labels = torch.tensor(photos.labels)
     surest, answer = probabilities.max(1)
-    wrong = torch.where(answer != labels, surest, torch.zeros(()))
+    wrong = torch.where(answer != labels, surest, torch.zeros((), dtype=surest.dtype))
     shown = wrong.topk(ROWS * COLUMNS).indices.tolist()
     for axes, index in zip(figure.subplots(ROWS, COLUMNS).flat, shown, strict=True):
         axes.imshow(open_photo(photos.paths[index]), interpolation="bilinear")

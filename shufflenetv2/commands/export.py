@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..description import MAX_SIDE
 from ..errors import DatasetError
+from ..files import is_device
 from ..network.formats.table import FORMATS, PRECISIONS, SMALLEST_WITH_SMALL_STEM, Format
 from .options import add_plain, add_weights, any_path, bounded, chosen_weights, positive
 
@@ -116,7 +117,7 @@ def check_output(output: Path, form: Format, weights: Weights) -> None:
     said = output / form.parts[0]  # of a folder
     if output.is_dir() and not form.folder:
         raise IsADirectoryError(f"{output} is a directory; -o takes the name of the file to write")
-    if output.exists() and not (output.is_file() or output.is_dir()):
+    if is_device(output):
         raise FileExistsError(f"{output} is a pipe, a socket or a device; -o takes the name of a file")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"there is no directory {output.parent} to write {output.name} into")
