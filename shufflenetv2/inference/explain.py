@@ -125,8 +125,9 @@ def explained(classifier: Answering, photo: Photo, label: str | int | None) -> E
         images, image, size = classifier.transform.pictured(photo)
     features, logits, last = last_features(classifier.model, images)
     [predictions] = classifier.answers(logits, images)
-    index = int(ranked(classifier.softmax(logits), 1)[1]) if asked is None else asked
-    logit, probability = float(logits[0, index]), float(classifier.softmax(logits)[0, index])
+    probabilities = classifier.softmax(logits)
+    index = int(ranked(probabilities, 1)[1]) if asked is None else asked
+    logit, probability = float(logits[0, index]), float(probabilities[0, index])
     map, bias = contributions(features, last, index, logit)
     frame = classifier.transform.frame(size)
     heatmap, seen = laid_out(map, images.shape[-1], frame, size)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,15 @@ def interrupted(photos: Path, output: Path, after: int = 40) -> Table:
     return table
 
 
+@contextmanager
+def stopped_at_the_end() -> Iterator[None]:
+    """A run that ends by an error when all of its rows are written, and its table is not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Table, "finish", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            yield
+
+
 def row(index: int) -> dict[str, Any]:
     return {**dict.fromkeys(COLUMNS), "photo": f"{index}.jpg", "top_labels": [], "weights": "w", "weights_sha256": "0"}
 
@@ -255,10 +264,8 @@ def test_another_list_is_told(photos: Path, tmp_path: Path, capsys: pytest.Captu
     listed.write_text("\n".join(names))
 
     def begun(*arguments: object) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Table, "finish", lambda self: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                classify(*arguments, "--output", output, "--batch-size", 5)
+        with stopped_at_the_end():
+            classify(*arguments, "--output", output, "--batch-size", 5)
 
     begun("--files-from", listed)
     listed.write_text("\n".join(names[:3]))
@@ -280,10 +287,8 @@ def test_another_list_through_a_pipe_is_told(photos: Path, tmp_path: Path, capsy
         finally:
             writer.join(5)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Table, "finish", lambda self: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run_with(names)
+    with stopped_at_the_end():
+        run_with(names)
     assert run_with(names[:3], "--resume") == 1
     assert f"the list leaves out {len(names) - 3} photos" in capsys.readouterr().err
     assert not output.exists()
@@ -296,10 +301,8 @@ def test_photos_that_went_from_a_folder_are_told(
 ) -> None:
     folder, output = tmp_path / "photos", tmp_path / "x.csv"
     shutil.copytree(photos / "0", folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Table, "finish", lambda self: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            classify(folder, "--output", output, "--batch-size", 5)
+    with stopped_at_the_end():
+        classify(folder, "--output", output, "--batch-size", 5)
     for path in sorted(folder.iterdir())[:2]:
         path.unlink()
     assert classify(folder, "--output", output, "--batch-size", 5, "--resume") == 0
