@@ -104,8 +104,9 @@ Args:
     upright (bool): turn photos as their EXIF orientation says.
     min_probability (float): from 0 to 1; where not even the first label has it, the answer is an empty list. It is no
         detector of photos that show none of the classes.
-    fast_decode (bool): let the decoder of large JPEG photos make them smaller: several times as fast on photos of
-        12 megapixels, and no longer bit-equal to torchvision's preset.
+    fast_decode (bool or "cuda"): let the decoder of large JPEG photos make them smaller: several times as fast on
+        photos of 12 megapixels, and no longer bit-equal to torchvision's preset. "cuda": let the graphics card decode
+        JPEG photos, which needs torchvision; not bit-equal either.
     progress (bool): show the download's progress on stderr.
 
 Returns:
@@ -140,7 +141,7 @@ Args:
         standard deviation (approximate: the zero padding of the first convolution is not equivalent).
     batch (bool): False takes one photo and gives (in_channels, crop, crop), as torchvision's ImageFolder and other
         data sets want it of their transform=.
-    max_pixels (int or None), upright (bool), fast_decode (bool): as for classifier.
+    max_pixels (int or None), upright (bool), fast_decode (bool or "cuda"): as for classifier.
 
 Returns:
     callable: photos (a path, https:// address, bytes, file object, PIL image, numpy array (H, W, 3), uint8 tensor

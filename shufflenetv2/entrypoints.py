@@ -75,7 +75,7 @@ def classifier(
     top: int = 5,
     device: str | torch.device | None = None,
     deploy: bool = True,
-    fast_decode: bool = False,
+    fast_decode: bool | str = False,
     runtime: str = "torch",
     precision: str = "float32",
     categories: Iterable[str] | None = None,
@@ -114,7 +114,7 @@ def preprocess(
     batch: bool = True,
     max_pixels: int | None = None,
     upright: bool = True,
-    fast_decode: bool = False,
+    fast_decode: bool | str = False,
 ) -> "PhotoTransform":
     from .photos.transform import PhotoTransform
 

@@ -27,11 +27,11 @@ COMMANDS = [
 ]
 
 
-def make_photos(directory: Path) -> None:
+def make_photos(directory: Path, count: int = PHOTOS) -> None:
     """JPEG files of about 500x375, the usual size of ImageNet's: parts of the sample photos, encoded anew."""
     generator = random.Random(0)
     samples = [Image.open(path).convert("RGB") for path in sample_photos()]
-    for number in tqdm(range(PHOTOS), desc="photos"):
+    for number in tqdm(range(count), desc="photos"):
         photo = samples[number % len(samples)]
         width = generator.randint(photo.width // 2, photo.width)
         height = min(photo.height, width * 3 // 4)

@@ -15,6 +15,7 @@ from ..files import shown
 from ..package import progress_bar
 from .options import (
     add_batch_size,
+    add_decoding,
     add_device,
     add_json,
     add_max_pixels,
@@ -52,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_runtime(parser)
     add_max_pixels(parser)
-    parser.add_argument(
-        "--fast-decode", action="store_true", help="let large JPEG photos be decoded smaller: faster, not bit-equal"
-    )
+    add_decoding(parser)
     parser.add_argument(
         "--min-probability",
         "--threshold",

@@ -189,6 +189,20 @@ def pixels(text: str) -> int:
     return int(bounded(float, text, 1, 1e12, "a number of pixels from 1 to 1e12"))
 
 
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    fast = parser.add_mutually_exclusive_group()
+    fast.add_argument(
+        "--fast-decode", action="store_true", help="let large JPEG photos be decoded smaller: faster, not bit-equal"
+    )
+    fast.add_argument(
+        "--gpu-decode",
+        action="store_const",
+        dest="fast_decode",
+        const="cuda",
+        help="let the graphics card decode JPEG photos: faster, not bit-equal",
+    )
+
+
 def add_max_pixels(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--max-pixels",

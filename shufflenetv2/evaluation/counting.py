@@ -65,7 +65,7 @@ def count_hits(
         return indices
 
     mine = photos.take(range(group.rank, len(photos), group.size))
-    answers = answered(rank, transform, mine.paths, batch_size, workers)
+    answers = answered(rank, transform, mine.paths, batch_size, workers, device=group.device)
     top1 = top5 = skipped = 0
     for label, (_, outcome, _) in zip(mine.labels, answers, strict=True):
         if not isinstance(outcome, ImageError):

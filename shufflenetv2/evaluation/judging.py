@@ -76,7 +76,8 @@ def collect(
         return logits
 
     kept, rows, wrong = [], [torch.empty(0, len(classifier.categories))], 0
-    for index, (_, row, _) in enumerate(answered(compute, classifier.transform, photos.paths, batch_size, workers)):
+    reading: Any = (classifier.transform, photos.paths, batch_size, workers)
+    for index, (_, row, _) in enumerate(answered(compute, *reading, device=classifier.device)):
         advance(1)
         if not isinstance(row, ImageError):
             kept.append(index)

@@ -14,7 +14,8 @@ from ..description import BATCH_SIZE
 from ..devices import choose_device
 from ..errors import ImageError
 from ..package import count, hub_call, made_by_hub
-from ..photos.transform import Photo, PhotoTransform, several
+from ..photos.kinds import Photo, several
+from ..photos.transform import PhotoTransform
 from .runner import Runner
 from .stream import Prediction as Prediction
 from .stream import Result as Result
@@ -54,7 +55,7 @@ class Classifier:
         progress: bool = True,
         max_pixels: int | None = None,
         upright: bool = True,
-        fast_decode: bool = False,
+        fast_decode: bool | str = False,
         min_probability: float = 0.0,
     ) -> None:
         number = isinstance(min_probability, (int, float)) and not isinstance(min_probability, bool)
@@ -176,7 +177,7 @@ class Classifier:
         return gathered(photos, self.transform, body, last.in_features)
 
     def _stream(self, photos: Iterator[Photo], compute: Compute, *reading: Any) -> Iterator[Result]:
-        for photo, row, size in answered(compute, self.transform, photos, *reading):
+        for photo, row, size in answered(compute, self.transform, photos, *reading, device=self.device):
             if isinstance(row, ImageError):
                 yield Result(photo, [], error=row)
             else:

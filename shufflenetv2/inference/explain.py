@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from ..network.deploy_form import DeployedShuffleNetV2
-from ..photos.transform import Photo, PhotoTransform, several
+from ..photos.kinds import Photo, several
+from ..photos.transform import PhotoTransform
 from .stream import Prediction, ranked
 
 NOTEBOOK_SIDE = 1024  # pixels of the picture that a notebook shows

@@ -67,7 +67,7 @@ def _places(network: Network) -> list[int]:
 
 
 def record_graph(network: Network, example: Tensor) -> Network:
-    """A function that computes ``network`` for inputs of the example's shape, by one launch.
+    """A function that computes ``network`` for inputs of the example's shape, by one launch; it keeps the network.
 
     Raises:
         RuntimeError: it cannot be recorded.
@@ -83,7 +83,7 @@ def record_graph(network: Network, example: Tensor) -> Network:
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the device meanwhile
         outputs = network(inputs)
 
-    def replay(images: Tensor) -> Tensor:
+    def replay(images: Tensor, kept: Network = network) -> Tensor:  # the graph reads the weights where they lie
         inputs.copy_(images)
         graph.replay()
         return outputs.clone()

@@ -84,13 +84,13 @@ def open_sized(
     given = photo if isinstance(photo, Image.Image) else _from_array(photo, allowed, name) or read_photo(photo, name)
     try:
         if isinstance(given, bytes):
-            image, allowed, (width, height) = _open(given, max_pixels, name, shortest)
+            image, allowed, (width, height) = open_header(given, max_pixels, name, shortest)
         else:
             image, (width, height) = given, given.size
         check_size(image.size, allowed, name)
         image = _decoded(image)
         check_size(image.size, allowed, name)  # once more: some decoders find another size as they decode
-        turn = _UPRIGHT.get(_orientation(image, given)) if upright else None
+        turn = _UPRIGHT.get(orientation_of(image, given)) if upright else None
         white = white_of(image, name)
         while image.width * image.height > EXACT_PIXELS:
             image = halved(image, white)
@@ -161,7 +161,7 @@ def _from_array(photo: object, allowed: int, name: str) -> Image.Image | None:
     return Image.frombytes("RGB", (width, height), photo.tobytes())
 
 
-def _open(
+def open_header(
     data: bytes, max_pixels: int | None, name: str, shortest: int | None
 ) -> tuple[Image.Image, int, tuple[int, int]]:
     """The image, of which the header was read, the most pixels that it may have, and its size as the file has it."""
@@ -208,7 +208,8 @@ def check_size(size: tuple[int, int], allowed: int, name: str) -> None:
         )
 
 
-def _orientation(image: Image.Image, given: object) -> int:
+def orientation_of(image: Image.Image, given: object) -> int:
+    """EXIF's: 1 is upright."""
     try:
         # Whoever made an image may have set the tag, which is then in no bytes yet. A TIFF is its own EXIF block.
         if image is given:

@@ -5,11 +5,9 @@ its PIL path, for uint8 tensors to its tensor path (the two differ slightly ther
 wrong with a photo is an ``ImageError``; nothing is decoded before its size is known to be acceptable.
 """
 
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,55 +16,12 @@ from torch import Tensor
 from ..description import Preprocess
 from ..errors import ImageError
 from ..package import hub_call, made_by_hub
+from . import card
+from .card import Encoded
 from .decode import Image, check_size, open_sized, pixel_limit, snapshot
 from .framing import centre, cut, frame, kept, resized
+from .kinds import Photo, several
 from .reading import KINDS
-
-
-class Readable(Protocol):
-    """A file object that was opened in binary mode: a file, ``BytesIO``, the answer of a web request."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-
-class Array(Protocol):
-    """A numpy array; numpy itself is never imported."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-
-    def tobytes(self) -> bytes: ...
-
-
-Photo = str | os.PathLike[str] | bytes | Readable | Image.Image | Array | Tensor
-
-
-def several(photos: Any) -> Iterator[Photo] | None:
-    """The photos of a list, a generator or another iterable, which must not hold lists or batches; ``None`` for one.
-
-    Raises:
-        TypeError: it is neither, or, as it is iterated, an element is a list or a batch; the message says which.
-    """
-    if _is_one(photos):
-        return None
-    if not isinstance(photos, Iterable) or isinstance(photos, (Mapping, Set)):
-        raise TypeError(f"a photo is {KINDS}, or a list of them; got {type(photos).__name__}")
-    return _flat(photos)
-
-
-def _is_one(photo: object) -> bool:
-    one = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Tensor)
-    numpy = sys.modules.get("numpy")
-    return isinstance(photo, one) or hasattr(photo, "read") or (numpy is not None and isinstance(photo, numpy.ndarray))
-
-
-def _flat(photos: Iterable[Any]) -> Iterator[Photo]:
-    for index, photo in enumerate(photos):
-        batch = isinstance(photo, Tensor) and photo.dim() == 4
-        if batch or not _is_one(photo):
-            kind = f"a batch of shape {list(photo.shape)}" if batch else f"a {type(photo).__name__}"
-            raise TypeError(f"photos[{index}] is {kind}; each element of a list is one photo: {KINDS}")
-        yield photo
 
 
 class PhotoTransform:
@@ -80,11 +35,12 @@ class PhotoTransform:
         upright: turn photos as their EXIF orientation says; ``False`` leaves them as they lie, for PIL images that were
             turned already and still carry the tag.
         fast_decode: let the decoder of large JPEG photos make them smaller, down to twice ``preprocess.resize``:
-            several times as fast, and no longer bit-equal.
+            several times as fast, and no longer bit-equal. ``"cuda"``: let the graphics card decode JPEG photos.
         batch: ``False`` takes one photo at a time, and gives ``(in_channels, crop, crop)``.
 
     Raises:
         ValueError: ``in_channels`` is neither 1 nor 3, or ``max_pixels`` no whole number above 0.
+        DeviceError, ImportError: ``"cuda"`` needs such a card, and torchvision.
     """
 
     def __init__(
@@ -95,14 +51,17 @@ class PhotoTransform:
         *,
         max_pixels: int | None = None,
         upright: bool = True,
-        fast_decode: bool = False,
+        fast_decode: bool | str = False,
         batch: bool = True,
     ) -> None:
         if max_pixels is not None:
             pixel_limit(max_pixels)
         for name, flag in (("upright", upright), ("fast_decode", fast_decode), ("batch", batch)):
-            if type(flag) is not bool:
-                raise TypeError(f"{name} is True or False, got {flag!r:.80}")
+            if type(flag) is not bool and (name, flag) != ("fast_decode", "cuda"):
+                also = ', or "cuda"' if name == "fast_decode" else ""
+                raise TypeError(f"{name} is True or False{also}, got {flag!r:.80}")
+        if fast_decode == "cuda":
+            card.check()
         if type(in_channels) is not int or in_channels not in (1, 3):
             raise ValueError(
                 f"photos have 3 channels, or 1 if grey; in_channels={in_channels!r:.80} needs your own transform"
@@ -163,17 +122,38 @@ class PhotoTransform:
 
     def sized(self, photo: Photo) -> tuple[Tensor, tuple[int, int]]:
         """Transform one photo, as a call does, and say its width and height in pixels, as a person sees it."""
+        [(_, ready)] = self.decoded([(photo, self.pixels(photo))])
+        if isinstance(ready, ImageError):
+            raise ready
+        return self.normalized(ready[0]), ready[1]
+
+    def pixels(self, photo: Photo) -> tuple[Tensor | Encoded, tuple[int, int]]:
+        """The same before normalisation, ``uint8 (1, in_channels, crop, crop)``, or what ``decoded`` makes that of."""
         if isinstance(photo, Tensor):
-            images = self._from_tensor(photo)
-            return self._normalize(images), (photo.shape[-1], photo.shape[-2])
-        images, _, size = self.pictured(photo)
-        return images, size
+            return self._from_tensor(photo), (photo.shape[-1], photo.shape[-2])
+        if self.fast_decode != "cuda":
+            image, size = self._opened(photo)
+            return self._from_image(image), size
+        data, name, own_size = card.read(photo, self.max_pixels, self.upright)
+        if name is not None and own_size is not None:
+            return Encoded(data, name), own_size
+        image, size = self._opened(data, name)
+        return self._from_image(image), size
+
+    def decoded(self, batch: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        """Photos with what ``pixels`` gave of each, or its error; what waits for the graphics card is decoded."""
+        if self.fast_decode != "cuda":
+            return batch
+        return card.decoded(batch, lambda *file: self._from_image(self._opened(*file)[0]), self._from_tensor)
 
     def pictured(self, photo: Photo) -> tuple[Tensor, Image.Image, tuple[int, int]]:
-        """The same of a photo that is no tensor, and the photo itself in RGB; a large one was made smaller."""
-        shortest = 2 * self.preprocess.resize if self.fast_decode else None
-        image, size = open_sized(photo, max_pixels=self.max_pixels, upright=self.upright, shortest=shortest)
-        return self._normalize(self._from_image(image)), image, size
+        """``sized`` of a photo that is no tensor, and the photo itself in RGB; a large one was made smaller."""
+        image, size = self._opened(photo)
+        return self.normalized(self._from_image(image)), image, size
+
+    def _opened(self, photo: Any, name: str | None = None) -> tuple[Image.Image, tuple[int, int]]:
+        shortest = 2 * self.preprocess.resize if self.fast_decode is True else None
+        return open_sized(photo, name, max_pixels=self.max_pixels, upright=self.upright, shortest=shortest)
 
     def frame(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """``left, top, right, bottom`` of what the model is shown of a photo of this size, in that photo's pixels."""
@@ -221,7 +201,8 @@ class PhotoTransform:
         left, top = centre(width, crop), centre(height, crop)
         return images[..., top : top + crop, left : left + crop]
 
-    def _normalize(self, pixels: Tensor) -> Tensor:
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """``float32`` images of uint8 ``pixels`` of either memory layout, contiguous, on their device."""
         images = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
         mean, std = self.preprocess.mean, self.preprocess.std
         if self.in_channels == 1:

@@ -27,7 +27,7 @@ from shufflenetv2 import classifier, preprocess
 from shufflenetv2.errors import ImageError
 from shufflenetv2.photos import url
 from shufflenetv2.photos.decode import open_photo
-from shufflenetv2.photos.transform import several
+from shufflenetv2.photos.kinds import several
 
 CAT = ROOT / "images/cat.jpg"
 BODY = CAT.read_bytes()
