@@ -1,5 +1,6 @@
 """A classifier of batches of columns: the one class for Ray, Spark, Dask and whatever else hands out arrays."""
 
+import io
 import platform
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +68,10 @@ class BatchClassifier:
         if "bytes" not in batch and "path" not in batch:
             raise ValueError(f"a batch needs a column bytes or path, got {', '.join(batch) or 'none'}")
         given = batch["bytes"] if "bytes" in batch else batch["path"]
-        read = bytes if "bytes" in batch else photo_path
-        photos = [b"" if each is None else read(each) for each in given]  # a null is no photo: its row has the error
+        names = batch.get("photo", batch.get("path", [""] * len(given)))
+        read = _named if "bytes" in batch else lambda path, _: photo_path(path)
+        photos = [read(each, name) if each else b"" for each, name in zip(given, names, strict=True)]  # a null is none
         features = self.stream_options["features"]
-        names = batch.get("photo", batch.get("path", [""] * len(photos)))
         results = self.classifier.stream(photos, **self.stream_options)
         rows = [
             to_row(result, name, self.classifier.weights, features) for result, name in zip(results, names, strict=True)
@@ -80,3 +81,16 @@ class BatchClassifier:
             columns[column] = numpy.empty(len(rows), dtype=object)
             columns[column][:] = [row[column] for row in rows]
         return columns
+
+
+class _File(io.BytesIO):
+    name = ""
+
+
+def _named(content: bytes, name: str) -> bytes | io.BytesIO:
+    """What a file holds, for messages that call it by its name."""
+    if not name:
+        return bytes(content)
+    file = _File(content)
+    file.name = name
+    return file
