@@ -61,7 +61,7 @@ AREAS = {  # what is mutated in shufflenetv2/, and the tests in tests/ that must
     ),
     "folders": (
         "photos/folders.py photos/listing.py photos/ahead.py tables",
-        "photos commands/test_classify.py commands/test_evaluate.py test_entrypoints.py test_details.py",
+        "photos tables commands/test_classify.py commands/test_evaluate.py test_entrypoints.py test_details.py",
     ),
     "inference": (
         "inference evaluation commands/classify.py commands/evaluate.py commands/options.py",
@@ -137,7 +137,8 @@ def run_tests(root: Path, paths: list[str], chosen: list[str] | None, seconds: f
 
 
 def chosen_tests(tests: dict[str, tuple[float, list[str]]], mutant: Mutant, budget: float) -> list[str]:
-    """The quickest of those that execute the line, else of those that execute any of the file, within the budget.
+    """The quickest of those that execute the line, else of those that execute any of the file, within the budget; then
+    their neighbours, with which they share what a fixture executed.
 
     Where none executes it, TorchScript may: its tests are among the longer ones.
     """
@@ -148,7 +149,9 @@ def chosen_tests(tests: dict[str, tuple[float, list[str]]], mutant: Mutant, budg
         names = [
             name for name, (_, lines) in tests.items() if any(line.startswith(f"{mutant.file}:") for line in lines)
         ]
-    names.sort(key=lambda name: tests[name][0])
+    beside = {name.partition("::")[0] for name in names}
+    neighbours = [name for name in quick if name not in names and name.partition("::")[0] in beside]
+    names = [*sorted(names, key=lambda name: tests[name][0]), *sorted(neighbours, key=lambda name: tests[name][0])]
     spent = itertools.accumulate(tests[name][0] for name in names)
     return [name for name, seconds in zip(names, spent, strict=True) if seconds <= budget]
 

@@ -15,6 +15,7 @@ from support.skips import needs
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
+from shufflenetv2.commands.evaluate import LISTED
 from shufflenetv2.description import Description, Preprocess
 from shufflenetv2.evaluation.against import mcnemar, paired_interval
 from shufflenetv2.evaluation.counting import wilson
@@ -77,6 +78,35 @@ def test_a_second_network_that_does_not_say_its_labels(tmp_path: Path, capsys: p
     assert main(command) == 1
     assert main([*command, "--categories", str(tmp_path / "labels.txt"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["against"]["differing"] == []
+
+
+def test_what_compares_works_in_one_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, weights = photos(tmp_path / "data", ("a", "b"), 1), network(tmp_path / "first.pth", ("a", "b"), 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["evaluate", str(data), "--weights", str(weights), "--report", str(tmp_path / "out")]) == 1
+    assert "work in one process; start it without torchrun" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_text_lists_the_first_photos_on_which_two_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("a", "b", "c", "d", "e")
+    first, second = (str(network(tmp_path / f"{seed}.pth", names, seed)) for seed in (1, 2))
+    data = photos(tmp_path / "data", names, 9)
+    command = ["evaluate", str(data), "--weights", first, "--against", second]
+    assert main([*command, "--json"]) == 0
+    count = len(json.loads(capsys.readouterr().out)["against"]["differing"])
+    assert count > LISTED
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert len(re.findall(r"^  [a-e]: first [a-e], second [a-e]  .*png$", text, re.MULTILINE)) == LISTED
+    assert f"and {count - LISTED} more; --json or --report tells all" in text
+    few = photos(tmp_path / "few", names, 1)
+    assert main(["evaluate", str(few), "--weights", first, "--against", second]) == 0
+    assert "more; --json" not in capsys.readouterr().out
 
 
 def test_a_report_among_the_photos_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,9 @@ import io
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +37,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             photograph.crop((index, 0, 200 + 11 * index, 150 + 7 * index)).save(place)
     (target / "1/04.jpg").write_bytes(b"broken")
     return target
+
+
+def test_no_class_is_held_out_whole() -> None:
+    photos = LabelledPhotos((Path("a"), Path("b"), Path("c")), (0, 0, 1), ("many", "one"))
+    with pytest.raises(DatasetError, match="of the 1 photos of class 'one' leaves 0 for training and 1"):
+        hold_out(photos, 0.6, 0)
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(None, 7), (3, 3)])
+def test_one_thread_a_core_reads(
+    workers: int | None, threads: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, most: int, *arguments: Any, **options: Any) -> None:
+            started.append(most)
+            super().__init__(most, *arguments, **options)
+
+    monkeypatch.setattr("shufflenetv2.photos.ahead.ThreadPoolExecutor", Pool)
+    monkeypatch.setattr("os.cpu_count", lambda: 7)
+    assert len(list(read_ahead([folder / "0/00.jpg"], TRANSFORM, workers=workers))) == 1
+    assert started == [threads]
 
 
 @pytest.mark.parametrize("names", [("training", "validation"), ("Train", "Test"), ("val", "test")])
