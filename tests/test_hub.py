@@ -51,6 +51,7 @@ torch.save(outputs, sys.argv[1])
     assert lines == []  # no warning, no progress
 
 
+@pytest.mark.slow
 def test_cache_hit_does_not_import_requests(stand_in: StandIn, tmp_path: Path) -> None:
     program = (
         "import sys, torch\n"

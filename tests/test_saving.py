@@ -47,6 +47,7 @@ def ants() -> ShuffleNetV2:
 
 
 @pytest.mark.parametrize("form", [False, True], ids=["plain", "deploy"])
+@pytest.mark.slow
 def test_labels_preprocessing_and_weights_hang_on_a_loaded_network(form: bool) -> None:
     model: Any = shufflenet_v2_x0_5(weights="cifar10", deploy=form)
     assert model.categories == TEN
@@ -85,6 +86,7 @@ def test_grey_networks_prepare_grey_photos() -> None:
         shufflenet_v2_x0_5(weights="cifar10", in_channels=4).preprocess()
 
 
+@pytest.mark.slow
 def test_nothing_of_it_is_in_programs_or_state_dicts(cifar: Any, tmp_path: Path) -> None:
     bare = ShuffleNetV2(spec_of("shufflenet_v2_x0_5", small_stem=True), 10)
     bare.load_state_dict(cifar.state_dict())
@@ -180,6 +182,7 @@ def test_other_dtypes_are_saved(dtype: torch.dtype, cifar: Any, tmp_path: Path) 
     assert torch.equal(shufflenet_v2_x0_5(weights=tmp_path / "mine.pth").fc.weight, cifar.fc.weight.float())
 
 
+@pytest.mark.slow
 def test_torchvisions_network_is_saved(tmp_path: Path) -> None:
     models = pytest.importorskip("torchvision.models", reason="not installed: torchvision")
     model = models.shufflenet_v2_x1_0(num_classes=2)
@@ -345,6 +348,7 @@ def test_the_advice_for_scratch_works_to_the_letter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["mapping", "transform", "value", "file"])
+@pytest.mark.slow
 def test_preprocessing_is_taken_in_every_form(given: str, ants: Any, cifar: Any, tmp_path: Path) -> None:
     first = cifar.save(tmp_path / "first.pth", preprocess=SAID)
     forms = {"mapping": {"preprocess": SAID}, "transform": {"preprocess": preprocess(weights=first)},
@@ -353,6 +357,7 @@ def test_preprocessing_is_taken_in_every_form(given: str, ants: Any, cifar: Any,
     assert classifier(weights=tmp_path / "mine.pth").transform.preprocess == preprocess(weights=first).preprocess
 
 
+@pytest.mark.slow
 def test_weights_are_taken_in_every_form(ants: Any, cifar: Any, tmp_path: Path) -> None:
     labels = {"categories": ["ant", "bee"]}
     (tmp_path / "run").mkdir()
@@ -400,6 +405,7 @@ def test_metrics_are_kept(cifar: Any, tmp_path: Path) -> None:
     assert (model.weights.metrics.dataset, model.weights.metrics.acc1) == ("mine", 90.0)
 
 
+@pytest.mark.slow
 def test_a_temperature_is_kept_and_told(cifar: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = cifar.save(tmp_path / "first.pth", temperature=2.0)
     model: Any = shufflenet_v2_x0_5(weights=first)
@@ -439,6 +445,7 @@ def test_a_pipe_is_not_replaced(cifar: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
+@pytest.mark.slow
 def test_a_full_disk(tmp_path: Path) -> None:
     program = f"""\
 import resource, signal, shufflenetv2

@@ -184,6 +184,7 @@ def test_a_taken_port_is_told_before_anything_is_loaded(capsys: pytest.CaptureFi
 
 
 @fault(38, "a bad photo among those to classify", "the rest goes on, its row is marked, exit status 1")
+@pytest.mark.slow
 def test_classify_a_folder_in_order_with_a_bad_file(stand_in: StandIn, home: Path, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / ".hidden").mkdir()
@@ -236,6 +237,7 @@ def test_a_runs_folder_means_its_best_model(
     assert f"{tmp_path} cannot be read: is a directory, expected a regular file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_classify_text(stand_in: StandIn, home: Path) -> None:
     result = command(stand_in, home, "classify", CAT, COFFEE)
     assert result.returncode == 0, result.stderr
@@ -313,6 +315,7 @@ def shell(line: str, *arguments: object, **environment: str) -> Any:
     return run("bash", "-c", line, "bash", *command, env={**os.environ, **environment}, check=False)
 
 
+@pytest.mark.slow
 def test_no_encoding_ends_a_command(korean: Path, tmp_path: Path) -> None:
     for label, photo in zip(LABELS, (CAT, COFFEE), strict=True):
         (tmp_path / label).mkdir()
@@ -330,6 +333,7 @@ def test_no_encoding_ends_a_command(korean: Path, tmp_path: Path) -> None:
     "arguments", [["--help"], ["train", "--help"], ["weights", "list"], ["weights", "path", "--json"]], ids=" ".join
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.slow
 def test_a_reader_who_goes_has_seen_enough(arguments: list[str], unbuffered: str) -> None:
     line = '"$@" | true; echo ${PIPESTATUS[0]}'
     result = shell(line, *arguments, PYTHONUNBUFFERED=unbuffered)
@@ -362,6 +366,7 @@ def test_too_little_memory_is_one_line(
         assert capsys.readouterr().err.startswith("shufflenetv2: error: out of memory; ")
 
 
+@pytest.mark.slow
 def test_closed_and_full_streams() -> None:
     assert shell('"$@" >&-', "weights", "list").stderr == ""
     assert shell('"$@" 2>&-', "weights", "list", "nonsense").stdout == ""

@@ -232,6 +232,7 @@ def test_visitors_at_the_same_time_get_their_own_labels(served: Visited) -> None
     assert labels == [served.classify(photo, OTHER) for photo in photos] * 6
 
 
+@pytest.mark.slow
 def test_without_gradio_the_pip_line_is_told(stand_in: StandIn, tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['gradio'] = None\nfrom shufflenetv2.__main__ import main; sys.exit(main(['demo']))"

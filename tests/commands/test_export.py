@@ -66,6 +66,7 @@ def test_export(form, arguments, checkpoint, tmp_path, capsys):
     assert json.loads(metadata["weights"]) == "mine.pth"
 
 
+@pytest.mark.slow
 def test_size_and_photo_are_those_of_the_weights_and_of_a_wheel(checkpoint, tmp_path, capsys, monkeypatch):
     (tmp_path / "samples").mkdir()
     shutil.copy(package.CHECKOUT / "images" / "cat.jpg", tmp_path / "samples" / "otter.jpg")
@@ -293,6 +294,7 @@ def test_the_suffix_is_as_it_was_spelled(checkpoint, tmp_path, monkeypatch):
     assert resolve(None, "./MINE.PT").exported is not None
 
 
+@pytest.mark.slow
 def test_a_file_of_one_size_says_that_photos_are_prepared_for_it(checkpoint, tmp_path, capsys):
     path = tmp_path / "small.pt2"
     assert main(["export", "--weights", str(checkpoint), "-o", str(path), "--size", "48", "--fixed-batch", "1"]) == 0

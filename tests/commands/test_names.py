@@ -75,6 +75,7 @@ def test_names_come_back_from_json(photos: Path, capsys: pytest.CaptureFixture[s
     assert all(set(each) == {"label", "probability", "index"} for row in rows for each in row.get("predictions", ()))
 
 
+@pytest.mark.slow
 def test_evaluate_goes_on_past_odd_names(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = photos.joinpath("plain.jpg").stat().st_size > 3000
     status = main(["evaluate", str(photos.parent), "--weights", WEIGHTS, "--skip-bad", "--json"])
@@ -86,6 +87,7 @@ def test_evaluate_goes_on_past_odd_names(photos: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("command", ["classify", "evaluate"])
+@pytest.mark.slow
 def test_no_encoding_kills_the_output(command: str, photos: Path) -> None:
     extra = {"classify": ["--top", "1"], "evaluate": ["--skip-bad"]}[command]
     target = {"classify": photos, "evaluate": photos.parent}[command]

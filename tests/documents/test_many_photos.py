@@ -25,6 +25,7 @@ def blocks(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_stream_and_the_query(tmp_path: Path) -> None:
     stream, query, *engines = blocks(PAGE)
     lines = run(sys.executable, "-c", stream, env=importing()).stdout.splitlines()

@@ -49,6 +49,7 @@ def test_after_the_two_lines_nothing_names_their_environment() -> None:
     assert ".venv" not in text[text.index("source .venv/bin/activate") + 25 :]
 
 
+@pytest.mark.slow
 def test_an_environment_holds_what_is_named_and_no_more(tmp_path: Path) -> None:
     python = make_environment(tmp_path / "environment", HUB) / "python"
     program = "import importlib.util as u, torch, requests, PIL; print(*(bool(u.find_spec(name)) for name in {!r}))"

@@ -128,6 +128,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return root / "out", content, Page((root / "out/report.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_every_number_follows_from_the_answers(made: tuple[Path, dict[str, Any], Page]) -> None:
     _, content, _ = made
     rows = content["answers"]
@@ -207,6 +208,7 @@ def test_names_are_text_and_nothing_is_fetched(made: tuple[Path, dict[str, Any],
     assert html.escape(NASTY[0]) in source
 
 
+@pytest.mark.slow
 def test_many_classes_are_told_by_pairs(tmp_path: Path) -> None:
     names = tuple(f"class {index:02}" for index in range(40))
     weights = network(tmp_path / "w.pth", names, 1)
@@ -245,6 +247,7 @@ def test_plain_against_deploy(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "they answer differently on 0 of 6 photos" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bad_photos_are_left_out_of_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = network(tmp_path / "w.pth", NASTY[3:], 1)
     data = photos(tmp_path / "data", NASTY[3:], 3)

@@ -154,6 +154,7 @@ def test_training_with_amp_is_resumed(device: str, tmp_path, capsys: pytest.Capt
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_hub_load_under_a_default_device(device: str) -> None:
     program = f"""
 import torch

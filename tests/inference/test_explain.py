@@ -51,6 +51,7 @@ def check(model: nn.Module, images: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("arch", SPECS)
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.slow
 def test_the_map_is_the_logit(arch: str, size: tuple[int, int]) -> None:
     images = torch.randn(1, 3, *size, dtype=torch.float64)
     model = model_of(arch)
@@ -66,6 +67,7 @@ def test_the_map_of_the_small_stem_is_the_logit() -> None:
 
 
 @pytest.mark.parametrize("arch", SPECS)
+@pytest.mark.slow
 def test_the_map_of_torchvisions_is_the_logit(arch: str) -> None:
     models = pytest.importorskip("torchvision.models", reason="not installed: torchvision")
     model = getattr(models, arch)().double()
@@ -187,6 +189,7 @@ def test_positions_lie_where_the_network_looks() -> None:
     assert float(laid_out(last, 224, (0, 0, 224, 224), (224, 224))[0][223, 223]) == 1
 
 
+@pytest.mark.slow
 def test_gradients_confirm_the_positions(classifier: Classifier) -> None:
     """Where the middle of the input that moves one position really is, away from the edges."""
     model = Classifier(resolve(None, "cifar10"), deploy=False).model
@@ -220,6 +223,7 @@ def test_a_tensor_is_explained_too(classifier: Classifier) -> None:
         classifier.explain(pixels[None])
 
 
+@pytest.mark.slow
 def test_a_large_photo_keeps_its_size(classifier: Classifier) -> None:
     explanation = classifier.explain(Image.new("RGB", (8001, 6501)))  # halved as it is read
     assert explanation.photo.size != (8001, 6501)
@@ -249,6 +253,7 @@ def test_the_overlay_shows_where(classifier: Classifier) -> None:
     assert overlay.getpixel((60, 100)) == overlay.getpixel((299, 100)) == (255, 255, 255)
 
 
+@pytest.mark.slow
 def test_threads_that_share_a_classifier_do_not_see_each_others_features(classifier: Classifier) -> None:
     photos = [torch.full((3, 40, 40), value, dtype=torch.uint8) for value in (0, 60, 120, 180, 240)]
     alone = [classifier.explain(photo).heatmap for photo in photos]
@@ -261,6 +266,7 @@ def test_threads_that_share_a_classifier_do_not_see_each_others_features(classif
         assert all(pool.map(work, range(200)))
 
 
+@pytest.mark.slow
 def test_who_does_not_ask_waits_for_none_of_it() -> None:
     code = """
 import sys, torch

@@ -159,6 +159,7 @@ def test_hooks_keep_what_they_saw():
 @pytest.mark.parametrize("spec", [*SMALL_SPECS, *(pytest.param(spec, id=name) for name, spec in SPECS.items())])
 @pytest.mark.parametrize("size", [(33, 47), (65, 97)], ids=str)
 @torch.inference_mode()
+@pytest.mark.slow
 def test_forward_features_are_the_plain_networks(spec, size, monkeypatch):
     model = randomised(spec)
     deployed = deploy(model)
@@ -368,6 +369,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.slow
 def test_another_revision_of_this_package(tmp_path):
     """A network from the hub given to the installed package, and the other way round."""
     other = copy_repository(tmp_path / "other")
@@ -414,6 +416,7 @@ def test_scripts(spec):
 
 @needs_dynamic_sizes
 @torch.inference_mode()
+@pytest.mark.slow
 def test_exports_with_dynamic_batch_and_size():
     deployed = deploy(randomised(TINY))
     dynamic = {

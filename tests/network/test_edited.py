@@ -429,6 +429,7 @@ def assert_right(deployed: nn.Module, model: nn.Module, photos: Tensor) -> Tenso
 
 @pytest.mark.parametrize("edit", CARRIED.values(), ids=CARRIED)
 @pytest.mark.parametrize("name", BASES)
+@pytest.mark.slow
 def test_carried_over(name, edit):
     model = edited(name, edit).eval()
     deployed = deploy(model)

@@ -305,6 +305,7 @@ def test_the_same_suffix_for_other_files(script: Path, tmp_path: Path) -> None:
 
 
 @needs("safetensors")
+@pytest.mark.slow
 def test_a_folder_whose_tensors_were_changed_is_another(tmp_path: Path, quick_runtime: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -322,6 +323,7 @@ def test_a_folder_whose_tensors_were_changed_is_another(tmp_path: Path, quick_ru
 
 
 @needs("ncnn", "pnnx")
+@pytest.mark.slow
 def test_ncnn_computes_float32_in_float32(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = shufflenet_v2_x0_5(weights="cifar10", num_classes=64)  # so many that it would halve the classifier
@@ -337,6 +339,7 @@ def test_ncnn_computes_float32_in_float32(tmp_path: Path) -> None:
 
 
 @needs("ncnn", "pnnx")
+@pytest.mark.slow
 def test_the_files_of_ncnn_belong_together(tmp_path: Path) -> None:
     path = tmp_path / "model.ncnn.param"
     assert [*write(order_of("ncnn"), path)]
@@ -347,6 +350,7 @@ def test_the_files_of_ncnn_belong_together(tmp_path: Path) -> None:
 
 
 @needs("onnx", "onnxscript", "onnxruntime")
+@pytest.mark.slow
 def test_a_file_that_is_none_of_its_kind_or_not_ours(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"nothing of the kind")
@@ -383,6 +387,7 @@ def quick_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "hub" / "shufflenetv2-exported"
 
 
+@pytest.mark.slow
 def test_a_runtime_gets_its_file_once(quick_runtime: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     weights = resolve(None, CIFAR)
     first = in_runtime(weights, "quick")
@@ -403,6 +408,7 @@ def test_a_runtime_gets_its_file_once(quick_runtime: Path, monkeypatch: pytest.M
     assert len([*quick_runtime.iterdir()]) == 2
 
 
+@pytest.mark.slow
 def test_labels_that_do_not_agree_are_refused(script: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     order = order_of("torchscript", "bfloat16", torch.randn(100, 3, 112, 112))
     monkeypatch.setattr(exporting, "AGREEMENT", 1.01)

@@ -56,6 +56,7 @@ def test_it_has_the_keys_and_the_random_numbers_of_the_papers_stem():
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (8, 8), (9, 64)], ids=str)
 @pytest.mark.parametrize("arch", SPECS)
 @torch.inference_mode()
+@pytest.mark.slow
 def test_features_and_the_deploy_form_in_float64(arch, size):
     spec = spec_of(arch, small_stem=True)
     model = randomise(ShuffleNetV2(spec, 7).double())
@@ -140,6 +141,7 @@ def test_grey_images_keep_the_stem(described):
     assert model(torch.rand(1, 1, 32, 32)).shape == (1, 3)
 
 
+@pytest.mark.slow
 def test_export_at_the_size_of_its_photos(described, tmp_path, capsys):
     from shufflenetv2.__main__ import main
 

@@ -59,6 +59,7 @@ def test_resizing_the_kept_part_alone_changes_no_bit(resize: int, crop: int) -> 
         assert torch.equal(ours(image), theirs(image)[None]), (width, height)
 
 
+@pytest.mark.slow
 def test_fast_decoding_makes_large_photos_smaller_and_leaves_others_alone(tmp_path: Path) -> None:
     fast, exact = PhotoTransform(STANDARD, fast_decode=True), PhotoTransform(STANDARD)
     for width, height, equal in [(1023, 1500, True), (1024, 1500, False), (4096, 1030, False), (500, 375, True)]:

@@ -94,6 +94,7 @@ def test_too_many_bytes_are_never_taken(tls: ssl.SSLContext, monkeypatch: pytest
 
 @pytest.mark.parametrize("handler", [silence, stall(BODY, 5000), drip_headers(0.02), drip_body(BODY, 0.02)],
                          ids=["silence", "stall", "headers", "body"])  # fmt: skip
+@pytest.mark.slow
 def test_it_ends_in_time_whatever_the_server_does(
     handler: Handler, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +181,7 @@ def test_names_that_are_no_addresses(tmp_path: Path) -> None:
 
 
 @needs_posix
+@pytest.mark.slow
 def test_what_the_shell_opened_is_read() -> None:
     command = f'"{sys.executable}" -m shufflenetv2 classify --weights cifar10 --top 1 <(cat images/cat.jpg) /dev/stdin'
     ran = run("bash", "-c", f"{command} < images/coffee.jpg; {command} <(head -c 3000 images/cat.jpg) < images/cat.jpg",

@@ -73,6 +73,7 @@ def classify(*arguments: object) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_the_rows_are_those_of_the_stream(kind: str, photos: Path, tmp_path: Path) -> None:
     output = tmp_path / f"table.{kind}"
     assert classify(photos, "--output", output, "--features", "--top", 3) == 1  # one photo is broken
@@ -355,6 +356,7 @@ def test_a_second_run_is_told(photos: Path, tmp_path: Path, capsys: pytest.Captu
 
 
 @needs_posix
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_rows(photos: Path, tmp_path: Path) -> None:
     program = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); {OFTEN}"
     program = program.replace("import sys", "import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)", 1)

@@ -22,6 +22,7 @@ def epochs(run: Path) -> int:
     return len((run / "log.csv").read_text().splitlines()) - 1
 
 
+@pytest.mark.slow
 def test_the_run_says_how_it_began(room: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(room)
     assert train(Path("data"), Path("again"), "--epochs", "1") == 0
@@ -35,6 +36,7 @@ def test_the_run_says_how_it_began(room: Path, monkeypatch: pytest.MonkeyPatch, 
     assert epochs(Path("again")) == 3
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_run_goes_on_in_the_copy(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(room)
     assert train(Path("data"), Path("mine"), "--epochs", "1") == 0
@@ -44,6 +46,7 @@ def test_a_copy_of_a_run_goes_on_in_the_copy(room: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("spelling", [["--resume", "20"], ["--resume=20"]])
+@pytest.mark.slow
 def test_the_last_changes_are_what_goes_on(spelling: list[str], room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(room)
     run = Path("20")  # which is a value of an option, too
@@ -65,6 +68,7 @@ def test_the_last_changes_are_what_goes_on(spelling: list[str], room: Path, monk
     assert epochs(run) == 3
 
 
+@pytest.mark.slow
 def test_what_was_refused_is_not_remembered(
     room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +82,7 @@ def test_what_was_refused_is_not_remembered(
     assert epochs(Path("mine")) == 3
 
 
+@pytest.mark.slow
 def test_a_best_file_that_is_gone_is_told_and_made_anew(
     room: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -135,6 +135,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_fine_tuning_from_the_bundled_weights(crops: Path, tmp_path: Path) -> None:
     arguments = ["--epochs", "3", "--batch-size", "6", "--lr", "0.01", "--held-out", "0.25", "--workers", "0"]
     assert main(["train", str(crops), *ARGUMENTS, "--output", str(tmp_path), *arguments]) == 0

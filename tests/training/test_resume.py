@@ -93,6 +93,7 @@ def test_another_validation_set_is_another_run(room: Path, change: str, capsys: 
         assert "5 photos to validate on (" in message or change != "added"
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_run(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = room / "weights.pth"
     shutil.copy(room / "run/best.pth", weights)
@@ -231,6 +232,7 @@ def test_a_state_is_no_model(room: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resumed_is_as_uninterrupted(one_epoch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between the state and what follows from it, without processes: quick enough for every run."""
     drawn = []

@@ -54,6 +54,7 @@ def check_shares(results: list[dict[str, Any]], photos: int, batch_size: int, ac
 
 
 @pytest.mark.parametrize(("photos", "batch_size", "accumulate"), CASES)
+@pytest.mark.slow
 def test_one_process(photos: int, batch_size: int, accumulate: int) -> None:
     check_shares([learn(ALONE, photos, batch_size, accumulate)], photos, batch_size, accumulate)
 

@@ -346,6 +346,7 @@ def test_an_opened_teacher_is_named_by_its_contents(tmp_path: Path, script: Path
         open_teacher(str(script), ("a", "b"), STANDARD, [32], CPU)
 
 
+@pytest.mark.slow
 def test_two_networks_make_a_teacher(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``python -m tools teacher``, stopped after an epoch and gone on with: the file is one that ``train`` takes."""
     quick = {name: replace(plan, batch=6, rate=0.02, average=0.5) for name, plan in tools.teacher.PLANS.items()}

@@ -256,6 +256,7 @@ def test_a_reading_process_that_dies_is_told(data: Path) -> None:
         trainer._taken(map(next, other))
 
 
+@pytest.mark.slow
 def test_what_it_needs_is_said_in_one_line(tmp_path: Path) -> None:
     program = """
 import contextlib, sys

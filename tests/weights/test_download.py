@@ -321,6 +321,7 @@ def test_a_body_without_end(make_entry: MakeEntry, tls) -> None:
                      marks=fault(11, "stall before the reply", "given up after the progress timeout, then retried")),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_stall(handler: Handler, message: str, make_entry: MakeEntry, tls, impatient: None) -> None:
     with FaultServer([handler], tls) as server:
         with pytest.raises(DownloadError, match=message):
@@ -332,6 +333,7 @@ def test_a_stall(handler: Handler, message: str, make_entry: MakeEntry, tls, imp
 
 
 @fault(12, "body that drips", "the total deadline ends it; DownloadError")
+@pytest.mark.slow
 def test_a_dripping_body(make_entry: MakeEntry, tls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "TOTAL_SECONDS", 1.0)
     started = time.monotonic()
@@ -367,6 +369,7 @@ def test_the_users_own_deadline(make_entry: MakeEntry, tls, monkeypatch: pytest.
                             fault(42, "headers that drip", "progress timeout, tried again; the next mirror")]),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_slow_phase_after_connecting(
     phase: str, handler: Handler, message: str, make_entry: MakeEntry, tls, impatient: None
 ) -> None:
@@ -427,6 +430,7 @@ def test_a_name_server_that_never_answers(make_entry: MakeEntry, tmp_path: Path)
 
 
 @fault(42, "name lookup that hangs", "progress timeout, tried again; the next mirror", evidence="order observed")
+@pytest.mark.slow
 def test_a_name_that_is_never_found(
     make_entry: MakeEntry, tls, monkeypatch: pytest.MonkeyPatch, impatient: None
 ) -> None:
@@ -496,6 +500,7 @@ def test_a_dead_first_address(
 
 @fault(13, "429 or 503 with a short Retry-After", "waits as asked, within the deadline")
 @pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.slow
 def test_a_short_retry_after(status: int, make_entry: MakeEntry, tls) -> None:
     started = time.monotonic()
     with FaultServer([answer(b"", status, [("Retry-After", "1")]), answer(BODY)], tls) as server:
