@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -58,6 +59,12 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
 def is_device(path: Path) -> bool:
     """Whether ``path`` leads to a pipe, a socket or a device."""
     return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ``OSError`` where no file can be written into ``folder``: now, not after the work."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def refuse_device(path: Path) -> None:

@@ -126,6 +126,7 @@ class Endpoint:
         self._waiting = 0
 
     async def classify(self, request: Any) -> Any:
+        from starlette.requests import ClientDisconnect
         from starlette.responses import JSONResponse
 
         if self._waiting >= WAITING:
@@ -139,6 +140,8 @@ class Endpoint:
             return JSONResponse({"error": f"the photo did not arrive within {SECONDS:g} s"}, 408)
         except ShuffleNetError as error:
             return JSONResponse({"error": str(error)}, 400)
+        except ClientDisconnect:  # nobody is there to read it
+            return JSONResponse({"error": "the photo did not arrive"}, 400)
         finally:
             self._waiting -= 1
 

@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--archs",
         nargs="+",
         type=arch,
-        default=[DEFAULT_ARCH],
         metavar="ARCH",
         help=f"such as x0_5 x1_0 (default: {DEFAULT_ARCH})",
     )
@@ -74,6 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ..benchmarking.timing import machine
 
     if arguments.files:
+        given = {name for name in ("archs", "runtimes", "training", "folder") if getattr(arguments, name)}
+        if given:
+            raise ValueError(f"--files says what is compared, so leave out --{', --'.join(sorted(given))}")
         from ..benchmarking.comparing import compare_files, files_table
 
         report = {"machine": machine(arguments.threads), **compare_files(arguments)}
@@ -81,13 +83,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.labelled:
         raise ValueError("--labelled is for --files: networks of random weights have no accuracy")
+    archs = arguments.archs or [DEFAULT_ARCH]
     runtimes, left_out = choose_runtimes(arguments)
     for reason in left_out.values():
         print(f"left out: {reason}", file=sys.stderr)
     photos = find_folder(arguments.folder) if arguments.folder else ()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as directory:
-        for arch, runtime in itertools.product(arguments.archs, runtimes):
+        for arch, runtime in itertools.product(archs, runtimes):
             row = RUNTIMES[runtime]
             for batch in [row.batch] if row.batch else arguments.batch:
                 print(f"{arch}, {runtime}, batch {batch} ...", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..description import Metrics
-from ..files import shown
+from ..files import check_folder, shown
 from ..package import progress_bar
 from .options import (
     add_batch_size,
@@ -139,6 +139,7 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
         if arguments.report.resolve().is_relative_to(os.path.realpath(arguments.directory)):
             raise ValueError(f"--report {shown(arguments.report)} is among the photos; name a folder beside them")
         arguments.report.mkdir(parents=True, exist_ok=True)
+        check_folder(arguments.report)
     settings: dict[str, Any] = {"device": arguments.device, "max_pixels": arguments.max_pixels}
     own = {"runtime": arguments.runtime, "precision": arguments.precision, "deploy": not arguments.plain}
     first = Classifier(source, **own, **settings)
@@ -146,6 +147,7 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
     if arguments.calibrate:
         source.read(False)  # an exported file has no tensors to copy, and says so
         judging.check_output(arguments.output)
+        check_folder(arguments.output.absolute().parent)
     start = time.perf_counter()
     answers.append(one := _asked(arguments, first, photos))
     seconds = time.perf_counter() - start
@@ -154,14 +156,17 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
         classifiers.append(Classifier(other, **settings))
         answers.append(_asked(arguments, classifiers[1], both.take([places[path] for path in one.paths])))
         more["against"] = report.compared(*answers)
-    if arguments.calibrate:
-        more["calibration"] = judging.calibrate(one, arguments.output)
-    if arguments.report and one.paths:
-        content = report.numbers(arguments.directory, *answers)
-        more["report"] = str(report.write_report(arguments.report, content, *zip(classifiers, answers, strict=True)))
     counts = Counts(len(one.paths), one.hits(1), one.hits(5), one.skipped)
     answer = to_json if arguments.json else to_text
-    print(answer(source, counts, seconds, _stated(source, photos), more))
+    try:
+        if arguments.calibrate:
+            more["calibration"] = judging.calibrate(one, arguments.output)
+        if arguments.report and one.paths:
+            content = report.numbers(arguments.directory, *answers)
+            written = report.write_report(arguments.report, content, *zip(classifiers, answers, strict=True))
+            more["report"] = str(written)
+    finally:  # what was found out is told, whatever becomes of the files
+        print(answer(source, counts, seconds, _stated(source, photos), more))
     return counts
 
 

@@ -24,7 +24,7 @@ def draw_all(content: dict[str, Any]) -> dict[str, bytes]:
         for theme, (ink, paper, accent) in THEMES.items():
             inks = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink)
             papers = dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), paper)
-            plain = {"font.family": "DejaVu Sans", "text.parse_math": False, "font.size": 9}
+            plain = {"font.family": "DejaVu Sans", "text.parse_math": False, "text.usetex": False, "font.size": 9}
             settings: Any = inks | papers | plain
             with mpl.rc_context(settings), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # labels in scripts that the font lacks

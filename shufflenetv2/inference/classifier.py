@@ -19,7 +19,7 @@ from ..photos.transform import PhotoTransform
 from .runner import Runner
 from .stream import Prediction as Prediction
 from .stream import Result as Result
-from .stream import answered, gathered, likeliest
+from .stream import answered, checked, gathered, likeliest
 
 if TYPE_CHECKING:
     from .explain import Explanation
@@ -69,7 +69,7 @@ class Classifier:
         self.categories = weights.labels
         self.runtime, self.precision = runtime, precision
         model = network_of(weights, runtime=runtime, precision=precision, progress=progress, deploy=deploy)
-        self.model = self._made = model.to(self.device)
+        self.model = self._made = model.to(self.device).eval()
         self._runner = Runner(self.model, self.device)
         reading: dict[str, Any] = {"max_pixels": max_pixels, "upright": upright, "fast_decode": fast_decode}
         self.transform = PhotoTransform(weights.preprocess, weights.in_channels, weights.reference, **reading)
@@ -149,7 +149,8 @@ class Classifier:
         elements = several(photos.unbind() if isinstance(photos, Tensor) and photos.dim() == 4 else photos)
         if elements is None:
             raise TypeError("stream takes an iterable of photos; for one, call the classifier itself")
-        compute = self._with_features() if features else self._without_features
+        alone: Compute = lambda images: zip(self.predict(images), repeat(None), strict=False)  # noqa: E731
+        compute = self._with_features() if features else alone
         return self._stream(elements, compute, batch_size, workers, self.transform.keep(photos))
 
     def probabilities(self, photos: Photo | Iterable[Photo]) -> Tensor:
@@ -182,9 +183,6 @@ class Classifier:
                 yield Result(photo, [], error=row)
             else:
                 yield Result(photo, row[0], features=row[1], size=size)
-
-    def _without_features(self, images: Tensor) -> Iterable[tuple[list[Prediction], None]]:
-        return zip(self.predict(images), repeat(None), strict=False)
 
     def _with_features(self) -> Compute:
         """The network in two steps: all but its last layer, of which the weights are shared, then that layer."""
@@ -233,9 +231,10 @@ class Classifier:
         return self.answers(self.logits(images), images)
 
     def logits(self, images: Tensor) -> Tensor:
-        """float32 ``(N, classes)`` on ``device`` for preprocessed ``images``, whatever the network computes in."""
+        """float32 ``(N, classes)`` on ``device`` for preprocessed ``images``; ``ValueError`` of a network in training
+        mode or with another number of classes."""
         self._runner.model = self.model  # which users may exchange
-        return self._runner(images)
+        return checked(self.model, self._runner, images, len(self.categories))
 
     def softmax(self, logits: Tensor) -> Tensor:
         """The probabilities ``(N, classes)`` that ``logits`` stand for, wherever they are shown."""

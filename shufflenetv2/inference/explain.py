@@ -232,10 +232,10 @@ def laid_out(
 
 def _between(length: int, first: float, step: float, count: int) -> Tensor:
     """Weights ``(length, count)`` of ``count`` values, ``step`` pixels apart, for each of ``length`` pixels."""
-    places = ((torch.arange(length) + 0.5 - first) / step).clamp(0, count - 1)
-    return (1 - (places[:, None] - torch.arange(count)).abs()).clamp(min=0)
+    places = ((torch.arange(length, dtype=torch.float32) + 0.5 - first) / step).clamp(0, count - 1)
+    return (1 - (places[:, None] - torch.arange(count, dtype=torch.float32)).abs()).clamp(min=0)
 
 
 def _inside(length: int, low: float, high: float) -> Tensor:
-    centres = torch.arange(length) + 0.5
+    centres = torch.arange(length, dtype=torch.float32) + 0.5
     return (centres >= low) & (centres < high)

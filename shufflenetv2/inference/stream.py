@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..description import BATCH_SIZE
 from ..errors import CheckpointError, ImageError
@@ -125,11 +126,25 @@ def likeliest(
     ]
 
 
+def checked(model: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, classes: int) -> Tensor:
+    """What ``run`` computes by a ``model`` that may be another than was loaded: in eval mode, of as many classes."""
+    if model.training and any(isinstance(each, (_BatchNorm, nn.Dropout)) and each.training for each in model.modules()):
+        raise ValueError("the network is in training mode, in which an answer depends on the batch; call .eval() on it")
+    logits = run(images)
+    if logits.dim() != 2 or logits.shape[1] != classes:
+        got = "x".join(map(str, logits.shape[1:]))
+        raise ValueError(
+            f"the network gives {got} numbers an image, and there are labels for {classes}; save it with labels of its "
+            "own (shufflenetv2.save), and make a classifier of that file"
+        )
+    return logits
+
+
 def gathered(
     photos: Photo | Iterable[Photo], transform: PhotoTransform, compute: Callable[[Tensor], Tensor], width: int
 ) -> Tensor:
     """Rows ``(N, width)``, float32 on the CPU, of what ``compute`` makes of the photos; the first bad one is raised."""
-    rows = [torch.empty(0, width)]
+    rows = [torch.empty(0, width, dtype=torch.float32)]
     for images in _batches(photos, transform):
         with torch.inference_mode():
             row = compute(images)

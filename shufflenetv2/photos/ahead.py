@@ -34,7 +34,7 @@ def read_ahead(
         prepare: is called with each in one of the threads.
         batch_size: at least 1.
         workers: threads; ``None`` is one a core.
-        keep: is called with each in the caller's thread; ``prepare`` gets what it gives.
+        keep: is called with each in the caller's thread; ``prepare`` gets what it gives. It may raise ``ImageError``.
 
     Yields:
         Each photo with what ``prepare`` made of it, or with the ``ImageError`` that it raised.
@@ -44,6 +44,7 @@ def read_ahead(
         workers or os.cpu_count() or 1, "photos", initializer=setattr, initargs=(url.reader, "given_up", closed.is_set)
     )
     upcoming = iter(photos)
+    ended: list[Exception] = []  # why ``photos`` gave no more
     pending: deque[tuple[Source, Future[Ready | ImageError]]] = deque()
 
     def attempt(photo: Source) -> Ready | ImageError:
@@ -53,7 +54,13 @@ def read_ahead(
             return error
 
     def submit(count: int) -> None:
-        pending.extend((photo, pool.submit(attempt, keep(photo))) for photo in islice(upcoming, count))
+        for photo in _until(upcoming, count, ended):
+            try:
+                pending.append((photo, pool.submit(attempt, keep(photo))))
+            except ImageError as error:
+                unusable: Future[Ready | ImageError] = Future()
+                unusable.set_result(error)
+                pending.append((photo, unusable))
 
     try:
         submit(2 * batch_size)
@@ -63,6 +70,18 @@ def read_ahead(
             submit(len(batch))
             del batch  # its futures hold what they gave
             yield results
+        if ended:
+            raise ended[0]
     finally:
         closed.set()
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _until(upcoming: Iterator[Source], count: int, ended: list[Exception]) -> Iterator[Source]:
+    """At most ``count`` more; what they end in is told after the answers to those that came before it."""
+    if ended:
+        return
+    try:
+        yield from islice(upcoming, count)
+    except Exception as error:
+        ended.append(error)

@@ -37,6 +37,15 @@ def halved(image: Image.Image, white: int) -> Image.Image:
     return half
 
 
+def fit_key(image: Image.Image, depth: int) -> None:
+    """The colour of a PNG that is seen through, in the 8 bits in which Pillow gives the others."""
+    key = image.info.get("transparency")
+    if isinstance(key, int) and image.mode == "L" and depth < 8:
+        image.info["transparency"] = key * 255 // (2**depth - 1)
+    elif isinstance(key, tuple) and depth == 16:
+        image.info["transparency"] = tuple(each >> 8 for each in key)
+
+
 def to_rgb(image: Image.Image, white: int) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image

@@ -3,6 +3,7 @@
 Nothing is decoded before its size and the number of its parts are known to be acceptable (``formats.py`` counts them).
 """
 
+import io
 import sys
 from typing import Any
 
@@ -16,9 +17,9 @@ except ImportError:
     require("reading photos", "pillow>=12.3")
     raise
 
-from .colours import halved, to_rgb, white_of
+from .colours import fit_key, halved, to_rgb, white_of
 from .formats import FORMATS, MAX_PIXELS, recognise
-from .reading import photo_name, read_photo
+from .reading import Held, photo_name, read_photo
 from .tiff import ORIENTATION, ORIENTED, ExcessError, orientation
 
 MIN_WIDTH = 8  # each row costs as much again
@@ -88,7 +89,7 @@ def open_sized(
         else:
             image, (width, height) = given, given.size
         check_size(image.size, allowed, name)
-        image = _decoded(image)
+        image.load()
         check_size(image.size, allowed, name)  # once more: some decoders find another size as they decode
         turn = _UPRIGHT.get(orientation_of(image, given)) if upright else None
         white = white_of(image, name)
@@ -109,37 +110,52 @@ def open_sized(
 
 
 def snapshot(photo: Any, max_pixels: int | None) -> Any:
-    """A generator's photo as it is now: its next step may fill the same array, or close or seek the same image."""
+    """A generator's photo as it is now: its next step may fill the same memory or file, or close or seek the same file.
+
+    Raises:
+        ImageError: a file object cannot be read.
+    """
     for library, kind, copy in (("torch", "Tensor", "clone"), ("numpy", "ndarray", "copy")):
         if library in sys.modules and isinstance(photo, getattr(sys.modules[library], kind)):
             return getattr(photo, copy)()
+    if isinstance(photo, (bytearray, memoryview)):
+        return bytes(photo)
     if not isinstance(photo, Image.Image):
-        return photo
+        return read_now(photo)
     try:
         check_size(photo.size, pixel_limit(max_pixels), "")
-        if _has_one_picture(photo) and getattr(photo, "tile", None):
-            return photo
-        now = photo.copy()
+        now = _undecoded(photo) or photo.copy()
         now.getexif()[ORIENTATION] = photo.getexif().get(ORIENTATION, 1)  # which a TIFF keeps elsewhere
         return now
     except Exception:  # it is told when the photo is transformed
         return photo
 
 
-def _has_one_picture(photo: Any) -> bool:
-    """Whether it is a file of one picture, which a thread may decode; once more opened, where it is closed by then."""
-    return photo.format == "JPEG" and bool(getattr(photo, "filename", ""))
+def read_now(photo: Any) -> Any:
+    """What a file object gives, read here and now: others may lie in the same file, as the members of an archive do.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    if isinstance(photo, Image.Image) or not callable(getattr(photo, "read", None)):
+        return photo
+    name = photo_name(photo)
+    return Held(read_photo(photo, name), name)
 
 
-def _decoded(image: Image.Image) -> Image.Image:
-    try:
-        image.load()
-    except Exception:  # of many types: Pillow's own, of a file that a generator has closed
-        if not _has_one_picture(image):
-            raise
-        image = Image.open(image.filename)  # type: ignore[attr-defined]
-        image.load()
-    return image
+def _undecoded(photo: Image.Image) -> Image.Image | None:
+    """A JPEG file that nobody has decoded, once more, from bytes of its own: a thread may decode it."""
+    file = getattr(photo, "fp", None)
+    if photo.format != "JPEG" or file is None or not getattr(photo, "tile", None):
+        return None
+    place = file.tell()
+    file.seek(0)
+    again = Image.open(io.BytesIO(file.read()))
+    file.seek(place)
+    if again.size != photo.size or again.mode != photo.mode:  # it was told to decode otherwise
+        return None
+    again.filename = getattr(photo, "filename", "")  # for messages
+    return again
 
 
 def _from_array(photo: object, allowed: int, name: str) -> Image.Image | None:
@@ -177,6 +193,8 @@ def open_header(
     try:
         check_size(format.check(data) or (1, 1), allowed, name)
         image = format.open(data)
+        if format.name == "PNG":
+            fit_key(image, data[24])
     except ExcessError as error:
         raise ImageError(f"{name} {error}; save it anew") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # of GIF's decoder, as it opens

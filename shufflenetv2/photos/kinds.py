@@ -45,7 +45,9 @@ def several(photos: Any) -> Iterator[Photo] | None:
 def _is_one(photo: object) -> bool:
     one = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Tensor)
     numpy = sys.modules.get("numpy")
-    return isinstance(photo, one) or hasattr(photo, "read") or (numpy is not None and isinstance(photo, numpy.ndarray))
+    if numpy is not None and isinstance(photo, numpy.ndarray):
+        return photo.dtype.kind not in "OU"  # those hold paths, as a column of a table does
+    return isinstance(photo, one) or hasattr(photo, "read")
 
 
 def _flat(photos: Iterable[Any]) -> Iterator[Photo]:

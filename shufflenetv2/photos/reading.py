@@ -1,6 +1,7 @@
 """The bytes of a photo, wherever they are: in a file, at an address, in a file object, in a pipe of the shell."""
 
 import glob
+import io
 import os
 import re
 from typing import Any
@@ -18,6 +19,14 @@ KINDS = (
     "a path, an https:// address, bytes, a file object, a PIL image, a numpy array (H, W, 3) or a uint8 tensor "
     "(C, H, W)"
 )
+
+
+class Held(io.BytesIO):
+    """What a file held, for messages that call it by its name."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.name = name
 
 
 def max_bytes() -> int:
@@ -89,9 +98,21 @@ def _drain(file: Any, allowed: int) -> bytes:
         raise TypeError(f"a photo is {KINDS}; got {type(file).__name__}")
     parts: list[bytes] = []
     left = allowed + 1
-    while left > 0 and (part := file.read(left)):
-        if not isinstance(part, bytes):
-            raise ValueError("it gives text, not bytes; open it in binary mode, 'rb'")
+    while left > 0 and (part := _part(file, left)):
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
+
+
+def _part(file: Any, most: int) -> bytes:
+    try:
+        part = file.read(most)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # zipfile, lzma, urllib3 and others have errors of their own
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if isinstance(part, (bytearray, memoryview)):
+        return bytes(part)
+    if part is not None and not isinstance(part, bytes):
+        raise ValueError("it gives text, not bytes; open it in binary mode, 'rb'")
+    return part or b""

@@ -12,7 +12,8 @@ MAX_PARTS = 100_000  # strips or tiles
 MAX_PART_PIXELS = 2**24  # of a strip or tile that is larger than the picture
 MAX_EXIF_BLOCKS = 100  # in a file of AVIF or HEIC, which have one
 
-WIDTH, HEIGHT, BITS, COMPRESSION, ORIENTATION, SAMPLES, ROWS, PLANES = 256, 257, 258, 259, 274, 277, 278, 284
+WIDTH, HEIGHT, BITS, COMPRESSION, WHITE, ORIENTATION, SAMPLES, ROWS = 256, 257, 258, 259, 262, 274, 277, 278
+PLANES, SIGN = 284, 339
 STRIPS, STRIP_BYTES, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 273, 279, 322, 323, 324, 325
 COMPRESSIONS = {1: "none", 5: "LZW", 7: "JPEG", 8: "Deflate", 32773: "PackBits", 32946: "Deflate"}
 
@@ -108,6 +109,7 @@ def check_tiff(data: bytes) -> tuple[int, int]:
         raise ExcessError(
             f"is compressed in way {compression}; {', '.join(dict.fromkeys(COMPRESSIONS.values()))} are read"
         )
+    check_values(tags, compression)
     width, height = tags.number(WIDTH), tags.number(HEIGHT)
     tiled = TILE_WIDTH in tags or TILE_HEIGHT in tags or TILES in tags
     if tiled and STRIPS in tags:
@@ -134,6 +136,19 @@ def check_tiff(data: bytes) -> tuple[int, int]:
         raise ExcessError("does not say where all of its strips or tiles lie")
     check_parts(offsets, sizes)
     return width, height
+
+
+def check_values(tags: Directory, compression: int) -> None:
+    """Refuse what Pillow takes for something else, without a word: other greys, inverted, in pieces."""
+    bits = tags.numbers(BITS) or (1,)
+    if odd := [each for each in bits if each not in (1, 2, 4, 8, 16, 32)]:
+        raise ExcessError(f"has {odd[0]} bits a channel, and 8 or 16 are read")
+    if bits[0] > 8 and tags.number(WHITE, 1) == 0:
+        raise ExcessError(f"has {bits[0]}-bit grey in which white is 0, and black is expected there")
+    if bits[0] > 8 and len(bits) > 1 and compression == 1 and tags.number(PLANES, 1) == 2:
+        raise ExcessError(f"has {bits[0]}-bit colours one plane after the other, which are read if they are compressed")
+    if bits[0] == 8 and 2 in tags.numbers(SIGN):
+        raise ExcessError("has values from -128 to 127, and 0 to 255 are read")
 
 
 def check_parts(offsets: Sequence[int], sizes: Sequence[int]) -> None:

@@ -18,7 +18,7 @@ from ..errors import ImageError
 from ..package import hub_call, made_by_hub
 from . import card
 from .card import Encoded
-from .decode import Image, check_size, open_sized, pixel_limit, snapshot
+from .decode import Image, check_size, open_sized, pixel_limit, read_now, snapshot
 from .framing import centre, cut, frame, kept, resized
 from .kinds import Photo, several
 from .reading import KINDS
@@ -75,8 +75,8 @@ class PhotoTransform:
         self.batch = batch
 
     def keep(self, photos: Photo | Iterable[Photo]) -> Callable[[Photo], Photo]:
-        """What each of ``photos`` goes through before the next is asked for: a list keeps its own."""
-        return (lambda photo: photo) if isinstance(photos, Sequence) else partial(snapshot, max_pixels=self.max_pixels)
+        """What each of ``photos`` goes through before the next is asked for: a list keeps its own arrays and images."""
+        return read_now if isinstance(photos, Sequence) else partial(snapshot, max_pixels=self.max_pixels)
 
     def __repr__(self) -> str:
         return f"PhotoTransform({self.preprocess}, in_channels={self.in_channels})"

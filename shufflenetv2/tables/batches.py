@@ -1,6 +1,5 @@
 """A classifier of batches of columns: the one class for Ray, Spark, Dask and whatever else hands out arrays."""
 
-import io
 import platform
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ from ..description import BATCH_SIZE
 from ..errors import IntegrityError
 from ..inference.classifier import Classifier
 from ..package import require
+from ..photos.reading import Held
 from .rows import photo_path, to_row
 
 if TYPE_CHECKING:
@@ -83,14 +83,6 @@ class BatchClassifier:
         return columns
 
 
-class _File(io.BytesIO):
-    name = ""
-
-
-def _named(content: bytes, name: str) -> bytes | io.BytesIO:
+def _named(content: bytes, name: str) -> bytes | Held:
     """What a file holds, for messages that call it by its name."""
-    if not name:
-        return bytes(content)
-    file = _File(content)
-    file.name = name
-    return file
+    return Held(content, name) if name else bytes(content)

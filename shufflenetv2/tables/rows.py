@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from ..files import shown
 from ..inference.stream import Result
 from ..naming import Weights
 
@@ -51,7 +52,7 @@ def to_row(result: Result, name: str, weights: Weights, features: bool = False) 
     tops = [[each[field] for each in result.predictions] for field in (0, 2, 1)]
     best = (first.label, first.index, first.probability) if first else (None,) * 3
     error = str(result.error) if result.error else None
-    values = (name, *best, *tops, error, width, height, weights.title, weights.sha256)
+    values = (name, *best, *tops, error, width, height, shown(weights.title), weights.sha256)
     row: dict[str, Any] = dict(zip(COLUMNS, values, strict=True))
     if features:
         row[FEATURES] = None if result.features is None else result.features.tolist()

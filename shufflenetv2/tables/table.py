@@ -154,6 +154,11 @@ class Table:
                 elif not names.execute("UPDATE seen SET again = 1 WHERE photo = ? AND again = 0", key).rowcount:
                     self.repeated += 1
             [self.unnamed] = names.execute("SELECT count(*) FROM seen WHERE again = 0").fetchone()
+        except sqlite3.OperationalError as error:
+            raise TableError(
+                f"the names of the photos that were seen could not be kept ({error}); is the folder for temporary "
+                "files full? SQLITE_TMPDIR names another"
+            ) from error
         finally:
             names.close()
 

@@ -226,6 +226,8 @@ def test_exported_files_beside_each_other(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_files_that_cannot_be_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "--files", "x.onnx", "--runtimes", "eager", "--training"]) == 1
+    assert "--files says what is compared, so leave out --runtimes, --training" in capsys.readouterr().err
     assert main(["benchmark", "--labelled", "."]) == 1
     assert "--labelled is for --files" in capsys.readouterr().err
     bundled = str(BUNDLED / find_entry("shufflenet_v2_x0_5", "cifar10").file)

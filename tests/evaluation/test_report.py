@@ -1,5 +1,6 @@
 """The page says what report.json says, from which each number follows; names in it are text; it needs no network."""
 
+import errno
 import html
 import json
 import re
@@ -8,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pytest
 import torch
 from PIL import Image
@@ -19,7 +21,9 @@ from shufflenetv2.commands.evaluate import LISTED
 from shufflenetv2.description import Description, Preprocess
 from shufflenetv2.evaluation.against import mcnemar, paired_interval
 from shufflenetv2.evaluation.counting import wilson
+from shufflenetv2.evaluation.figures import draw_all
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
+from shufflenetv2.training.run import curves
 from shufflenetv2.weights.checkpoint import write_checkpoint
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), needs("matplotlib", "jinja2")]
@@ -109,6 +113,26 @@ def test_the_text_lists_the_first_photos_on_which_two_differ(
     assert "more; --json" not in capsys.readouterr().out
 
 
+def test_numbers_are_told_though_the_report_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    data, weights = photos(tmp_path / "data", ("a", "b"), 2), network(tmp_path / "first.pth", ("a", "b"), 1)
+    command = ["evaluate", str(data), "--weights", str(weights), "--json"]
+    assert main(command) == 0
+    plain = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr("shufflenetv2.evaluation.report.write_report", full)
+    assert main([*command, "--report", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["top1"] == plain["top1"]
+    assert "No space left on device" in told.err
+    monkeypatch.setattr("shufflenetv2.commands.evaluate.check_folder", full)
+    assert main([*command, "--report", str(tmp_path / "other")]) == 1
+    assert capsys.readouterr().out == ""  # it was told before the work
+
+
 def test_a_report_among_the_photos_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = photos(tmp_path / "data", ("a", "b"), 1)
     weights = network(tmp_path / "first.pth", ("a", "b"), 1)
@@ -176,6 +200,12 @@ def test_the_comparison_follows_too(made: tuple[Path, dict[str, Any], Page]) -> 
     assert against["p"] == mcnemar(alone, other)
     assert differing
     assert f"differently on {len(differing)} of 24" in page.text
+
+
+def test_a_users_settings_of_matplotlib_do_not_matter(made: tuple[Path, dict[str, Any], Page]) -> None:
+    with mpl.rc_context({"text.usetex": True}):
+        assert all(data.startswith(b"\x89PNG") for data in draw_all(made[1]).values())
+        assert curves([{"epoch": 1, "loss": 1.0, "accuracy": 0.5}]).startswith(b"\x89PNG")
 
 
 def test_the_page_says_the_same(made: tuple[Path, dict[str, Any], Page]) -> None:

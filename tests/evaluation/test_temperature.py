@@ -113,6 +113,16 @@ def test_a_copy_takes_the_place_of_no_photo(tmp_path: Path, capsys: pytest.Captu
     assert mine.read_bytes() == before
 
 
+def test_a_copy_is_not_called_like_another_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data/cat").mkdir(parents=True)
+    (tmp_path / "data/cat/1.jpg").write_bytes(CAT.read_bytes())
+    command = ["evaluate", str(tmp_path / "data"), "--weights", "cifar10", "--calibrate", "-o"]
+    for name in ("copy.onnx", "copy.XML", "copy.ncnn.param"):
+        assert main([*command, str(tmp_path / name)]) == 1
+        assert f"{name} would be read as another format; a checkpoint's name ends in .pth" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["data"]
+
+
 def test_evaluate_calibrates_a_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On photos of which the network gets some wrong: noise and the sample, labelled as it comes."""
     from PIL import Image

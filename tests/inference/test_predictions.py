@@ -8,6 +8,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from shufflenetv2.builder import resolve
 from shufflenetv2.description import BATCH_SIZE
 from shufflenetv2.devices import Group
+from shufflenetv2.entrypoints import shufflenet_v2_x0_5
 from shufflenetv2.errors import CheckpointError, ImageError
 from shufflenetv2.evaluation.counting import count_hits
 from shufflenetv2.inference.classifier import Classifier, Prediction
@@ -149,3 +151,46 @@ def test_a_transform_that_divides_by_nothing_is_no_probability(classifier: Class
     broken.transform = PhotoTransform(preprocess)
     with pytest.raises(ValueError, match="the preprocessed images hold NaN or infinity"):
         broken(CAT)
+
+
+def made(**options: bool) -> Classifier:
+    return Classifier(resolve(None, "cifar10"), device="cpu", progress=False, **options)  # type: ignore[arg-type]
+
+
+def test_a_network_that_does_not_fit_is_refused() -> None:
+    classify = made(deploy=False)
+    expected = classify(CAT)
+    classify.model.train()
+    with pytest.raises(ValueError, match=r"is in training mode, .*; call \.eval\(\) on it"):
+        classify(CAT)
+    classify.model.eval()
+    assert classify(CAT) == expected
+    for classes in (5, 20):
+        classify.model = shufflenet_v2_x0_5(num_classes=classes)
+        classify.model.eval()
+        for ask in (classify, classify.probabilities, lambda photo: list(classify.stream([photo]))):
+            with pytest.raises(ValueError, match=f"the network gives {classes} numbers an image, and there are labels"):
+                ask(CAT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_answers_have_their_dtype_whatever_the_default(dtype: torch.dtype) -> None:
+    classify = made()
+    expected, explained = classify.probabilities(CAT), classify.explain(CAT).heatmap
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(classify.probabilities(CAT), expected)
+        assert classify.features(CAT).dtype is torch.float32
+        assert torch.equal(classify.explain(CAT).heatmap, explained)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_a_column_of_paths(tmp_path: Path) -> None:
+    classify = made()
+    for column in (numpy.array([str(CAT), str(CAT)]), numpy.array([CAT, "gone.jpg"], dtype=object)):
+        first, second = classify(column, errors="return")
+        assert first[0].label == "cat"
+        assert len(list(classify.stream(column))) == 2
+        assert isinstance(second, ImageError) is (column.dtype == object)

@@ -3,12 +3,15 @@
 import io
 import itertools
 import socket
+import tarfile
+import tempfile
 import threading
 import time
 import weakref
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy
 import pytest
@@ -107,10 +110,75 @@ def test_files_that_a_generator_opened_are_decoded_by_the_threads(
             threads.append(threading.current_thread().name)
         return load(image)
 
+    def opened() -> Iterator[Image.Image]:
+        for path in (CAT, COFFEE) * 4:
+            with Image.open(path) as image:
+                yield image
+
     monkeypatch.setattr(ImageFile.ImageFile, "load", watched)
-    assert len(classifier(Image.open(path) for path in (CAT, COFFEE) * 4)) == 8
+    assert len(classifier(opened())) == 8
     assert len(threads) == 8
     assert all(each.startswith("photos") for each in threads)
+
+
+def in_one_buffer(paths: list[Path]) -> Iterator[bytearray]:
+    buffer = bytearray()
+    for path in paths:
+        buffer[:] = path.read_bytes()
+        yield buffer
+
+
+def in_one_file(paths: list[Path]) -> Iterator[io.BytesIO]:
+    file = io.BytesIO()
+    for path in paths:
+        file.seek(0)
+        file.truncate()
+        file.write(path.read_bytes())
+        file.seek(0)
+        yield file
+
+
+def under_one_name(paths: list[Path]) -> Iterator[Image.Image]:
+    with tempfile.NamedTemporaryFile(suffix=".jpg") as frame:
+        for path in paths:
+            Path(frame.name).write_bytes(path.read_bytes())
+            with Image.open(frame.name) as image:
+                yield image
+
+
+def from_an_archive(paths: list[Path]) -> Iterator[IO[bytes] | None]:
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for index, path in enumerate(paths):
+                archive.add(path, f"{index}.jpg")
+        file.seek(0)
+        with tarfile.open(fileobj=file) as archive:
+            yield from map(archive.extractfile, archive)
+
+
+@pytest.mark.parametrize("given", [in_one_buffer, in_one_file, under_one_name, from_an_archive])
+def test_a_generator_may_use_its_memory_or_file_again(
+    classifier: Classifier, given: Callable[[list[Path]], Iterator[Any]]
+) -> None:
+    paths = [CAT, COFFEE] * 10
+    expected = [classifier(path)[0].probability for path in paths[:2]] * 10
+    found = [result.predictions[0].probability for result in classifier.stream(given(paths), batch_size=4, workers=4)]
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert abs(expected[0] - expected[1]) > 0.01
+
+
+def test_the_members_of_an_archive_in_a_list(classifier: Classifier) -> None:
+    with tempfile.TemporaryFile() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in ("good.jpg", "bad.jpg", "last.jpg"):
+                archive.write(CAT, name)
+            broken = archive.getinfo("bad.jpg").header_offset + 100
+        file.seek(broken)
+        file.write(b"broken")
+        with zipfile.ZipFile(file) as archive:
+            first, second, third = classifier([archive.open(name) for name in archive.namelist()], errors="return")
+    assert first[0].label == third[0].label == "cat"
+    assert "bad.jpg cannot be opened: BadZipFile: Bad CRC-32 for file 'bad.jpg'" in str(second)
 
 
 def test_a_tag_that_was_taken_off_stays_off(classifier: Classifier) -> None:

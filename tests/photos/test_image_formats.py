@@ -5,6 +5,7 @@ import struct
 import sys
 import time
 import types
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -544,3 +545,44 @@ def test_a_photo_with_another_formats_suffix_is_read(tmp_path: Path) -> None:
         path = tmp_path / f"photo.{suffix}"
         path.write_bytes(encode(thumbnail(CAT), name))
         assert open_photo(path).size == SIZE
+
+
+# What Pillow takes for something else, without a word.
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({258: 12}, "has 12 bits a channel, and 8 or 16 are read"),
+        ({258: 16, 262: 0}, "has 16-bit grey in which white is 0"),
+        ({258: (16, 16, 16), 277: 3, 284: 2, 262: 2}, "has 16-bit colours one plane after the other"),
+        ({339: 2}, "has values from -128 to 127, and 0 to 255 are read"),
+    ],
+)
+def test_values_that_would_be_misread_are_refused(change: dict[int, int | tuple[int, ...]], message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        open_photo(tiff_of({**GREY, **change}, bytes(range(200)) * 12))
+    assert open_photo(tiff_of({**GREY, 262: 0}, bytes(range(200)) * 6)).getpixel((0, 0)) == (255,) * 3
+
+
+def png_of(depth: int, colour: int, row: bytes, key: bytes) -> bytes:
+    """One pixel of the key's colour, one of another."""
+    header = struct.pack(">IIBBBBB", 2, 1, depth, colour, 0, 0, 0)
+    body = png_chunk(b"IHDR", header) + png_chunk(b"tRNS", key) + png_chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + body + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "row", "key", "other"),
+    [
+        (2, 0, bytes([0b0110_0000]), b"\0\1", 170),
+        (4, 0, bytes([0x5A]), b"\0\5", 170),
+        (8, 0, bytes([5, 170]), b"\0\5", 170),
+        (16, 2, bytes.fromhex("123456789abc") + b"\xaa\0" * 3, bytes.fromhex("123456789abc"), 170),
+        (8, 2, bytes([1, 2, 3, 170, 170, 170]), bytes([0, 1, 0, 2, 0, 3]), 170),
+    ],
+)
+def test_the_colour_that_is_seen_through_is_white(depth: int, colour: int, row: bytes, key: bytes, other: int) -> None:
+    image = open_photo(png_of(depth, colour, row, key))
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+    assert image.getpixel((1, 0)) == (other,) * 3

@@ -7,12 +7,14 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,9 @@ from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
 from shufflenetv2.errors import TableError
 from shufflenetv2.inference.classifier import Classifier
+from shufflenetv2.inference.stream import Result
 from shufflenetv2.tables import table as table_module
-from shufflenetv2.tables.rows import COLUMNS, photo_name, photo_path
+from shufflenetv2.tables.rows import COLUMNS, photo_name, photo_path, to_row
 from shufflenetv2.tables.table import Table
 
 WEIGHTS = ("--weights", "cifar10")
@@ -166,6 +169,29 @@ def stopped_at_the_end() -> Iterator[None]:
 
 def row(index: int) -> dict[str, Any]:
     return {**dict.fromkeys(COLUMNS), "photo": f"{index}.jpg", "top_labels": [], "weights": "w", "weights_sha256": "0"}
+
+
+def test_names_that_cannot_be_kept_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def small(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.execute("PRAGMA max_page_count=20")
+        return connection
+
+    monkeypatch.setattr("sqlite3.connect", small)
+    with (
+        pytest.raises(
+            TableError, match=r"not be kept \(database or disk is full\); .* SQLITE_TMPDIR names another"
+        ),
+        Table(tmp_path / "x.jsonl", {"weights_sha256": "0"}, batch_size=16) as table,
+    ):
+        list(table.missing((f"{index}.jpg" * 20 for index in range(10_000)), str))
+
+
+def test_a_name_of_weights_that_is_no_utf8() -> None:
+    weights = replace(resolve(None, "cifar10"), name=os.fsdecode(b"caf\xe9.pth"))
+    to_row(Result("a.jpg", []), "a.jpg", weights)["weights"].encode()
 
 
 def resumed(output: Path, **about: object) -> list[str]:
