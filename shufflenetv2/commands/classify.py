@@ -191,7 +191,7 @@ def write_table(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
     with table, progress_bar(None, "photo", shown=False if arguments.ray else None) as bar:
         if table.complete:
             told = "" if table.compared else "; its rows alone are kept: sources and options were not compared"
-            print(f"shufflenetv2: {shown(arguments.output)} is complete{told}; no photo was looked for", file=sys.stderr)
+            print(f"shufflenetv2: {shown(arguments.output)} is complete{told}; nothing was read", file=sys.stderr)
             return 0, 0
         rows = rows_of_cluster if arguments.ray else rows_of_stream
         for row in rows(arguments, source, table.missing(photos, photo_name)):

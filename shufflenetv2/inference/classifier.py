@@ -12,7 +12,7 @@ from ..builder import Weights, resolve
 from ..computing import device_for, network_of
 from ..description import BATCH_SIZE
 from ..devices import choose_device
-from ..errors import ImageError
+from ..errors import ImageError, IntegrityError
 from ..package import count, hub_call, made_by_hub
 from ..photos.kinds import Photo, several
 from ..photos.transform import PhotoTransform
@@ -154,25 +154,19 @@ class Classifier:
         return self._stream(elements, compute, batch_size, workers, self.transform.keep(photos))
 
     def probabilities(self, photos: Photo | Iterable[Photo]) -> Tensor:
-        """The softmax probabilities of all classes, of one photo or several, as a call takes them.
+        """The softmax probabilities of all classes, of one photo or several, as a call takes them, with its errors.
 
         Returns:
             ``float32 (N, classes)`` on the CPU, in the order of ``categories``; one photo is ``N = 1``.
-
-        Raises:
-            ImageError, TypeError, CheckpointError: as in a call.
         """
         return gathered(photos, self.transform, lambda images: self.softmax(self.logits(images)), len(self.categories))
 
     def features(self, photos: Photo | Iterable[Photo]) -> Tensor:
-        """The pooled features, which the last layer reads, of one photo or several, as a call takes them.
+        """The pooled features, which the last layer reads, of one photo or several, as a call takes them, with its
+        errors; ``ValueError`` if the network has no last layer whose input could be given.
 
         Returns:
             ``float32 (N, head_channels)`` on the CPU, of head_channels 1024 (2048 for x2.0); one photo is ``N = 1``.
-
-        Raises:
-            ImageError, TypeError, CheckpointError: as in a call.
-            ValueError: the network has no last layer whose input could be given.
         """
         body, last = self._without_last()
         return gathered(photos, self.transform, body, last.in_features)
@@ -249,11 +243,16 @@ class Classifier:
         kwargs |= {"device": str(self.device), "progress": False}
         if self.weights.local:  # a file that does not say its labels needs them again
             kwargs["categories"] = self.categories
-        state: dict[str, Any] = {"transform": self.transform}
+        state: dict[str, Any] = {"transform": self.transform, "sha256": self.weights.sha256}
         state |= {} if self.model is self._made else {"model": self.model}  # which users may exchange
         if made_by_hub():
             return *hub_call("classifier", *self.weights.reference, **kwargs), state
         return _rebuild, (self.weights.reference, kwargs), state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if (known := state.pop("sha256")) != self.weights.sha256:
+            raise IntegrityError(f"{self.weights.title} has sha256 {self.weights.sha256}; when pickled, {known}")
+        self.__dict__.update(state)
 
 
 def _rebuild(reference: tuple[str, str], kwargs: dict[str, Any]) -> Classifier:

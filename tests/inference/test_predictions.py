@@ -19,11 +19,12 @@ from shufflenetv2.builder import resolve
 from shufflenetv2.description import BATCH_SIZE
 from shufflenetv2.devices import Group
 from shufflenetv2.entrypoints import shufflenet_v2_x0_5
-from shufflenetv2.errors import CheckpointError, ImageError
+from shufflenetv2.errors import CheckpointError, ImageError, IntegrityError
 from shufflenetv2.evaluation.counting import count_hits
 from shufflenetv2.inference.classifier import Classifier, Prediction
 from shufflenetv2.photos.folders import LabelledPhotos
 from shufflenetv2.photos.transform import PhotoTransform
+from shufflenetv2.weights.checkpoint import write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +186,17 @@ def test_answers_have_their_dtype_whatever_the_default(dtype: torch.dtype) -> No
         assert torch.equal(classify.explain(CAT).heatmap, explained)
     finally:
         torch.set_default_dtype(before)
+
+
+def test_a_file_that_is_another_since_is_not_unpickled(tmp_path: Path) -> None:
+    weights, other = resolve(None, "cifar10"), shufflenet_v2_x0_5(num_classes=10).state_dict()
+    for state in (weights.read(False).state_dict, other):
+        write_checkpoint(tmp_path / "best.pth", state, weights.description)
+        if state is not other:
+            pickled = pickle.dumps(Classifier(resolve(None, tmp_path / "best.pth"), device="cpu"))
+            assert pickle.loads(pickled)(CAT)[0].label == "cat"
+    with pytest.raises(IntegrityError, match=r"best\.pth has sha256 .*; when pickled, [0-9a-f]{64}"):
+        pickle.loads(pickled)
 
 
 def test_a_column_of_paths(tmp_path: Path) -> None:
