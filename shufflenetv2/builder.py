@@ -15,8 +15,9 @@ from torch import nn
 
 from .description import MAX_CHANNELS, MAX_CLASSES, STANDARD, Category, WeightsInfo
 from .errors import CheckpointError, ManifestError
+from .files import expanded
 from .naming import Weights as Weights
-from .naming import arch_by_width, labelled
+from .naming import arch_by_width, labelled, labels_wanted
 from .naming import is_path as is_path
 from .naming import spelled as spelled
 from .network.model import SPECS, ShuffleNetV2, adapt_head, adapt_input, spec_of
@@ -61,14 +62,14 @@ def resolve(
     from .network.formats.table import format_of, whole_of
 
     assert isinstance(weights, (str, os.PathLike))
-    given = Path(os.path.expanduser(weights))
+    given = Path(expanded(weights))
     form, whole = format_of(given), whole_of(given)
     if whole:
         raise CheckpointError(f"{os.fspath(weights)} is a part of an exported file; give the other one, {whole}")
     if form:
         found = _from_export(form, os.fspath(weights), described, categories)
     else:
-        best = os.path.join(os.path.expanduser(weights), "best.pth")  # of the folder that `train` writes
+        best = os.path.join(expanded(weights), "best.pth")  # of the folder that `train` writes
         path = best if os.path.isfile(best) else weights
         found = _from_checkpoint(read_checkpoint(path, SPECS), described, categories)
     if arch is not None and found.arch != arch:
@@ -115,16 +116,14 @@ def _from_checkpoint(checkpoint: Checkpoint, described: bool, categories: Iterab
         classes = read_categories(default.categories)
     if described and not said:
         if checkpoint.num_classes and not classes and categories is None:
-            raise CheckpointError(
-                f"{checkpoint.where} has {checkpoint.num_classes} classes and does not say which, nor how its photos "
-                "were prepared. Give their labels, in the order of the logits: categories=[...], or --categories FILE; "
-                f"or write a file that says both: {arch}(weights={checkpoint.where!r}).save(NEW, categories=[...], "
-                "weights=NAME), of the weights that it began with"
-            )
-        logger.warning("%s does not describe itself: treated like %s", checkpoint.where, default or "ImageNet's photos")
+            raise CheckpointError(labels_wanted(checkpoint, arch))
+        logger.warning(
+            "%s does not describe itself: treated like %s, with the paper's stem (a network for small photos may "
+            "have the small one: load it with small_stem=True, and save it)", checkpoint.where, default or "ImageNet's"
+        )  # fmt: skip
     weights = Weights(
         arch=arch,
-        name=os.path.abspath(os.path.expanduser(checkpoint.where)),
+        name=os.path.abspath(expanded(checkpoint.where)),
         title=checkpoint.where,
         num_classes=checkpoint.num_classes,
         in_channels=checkpoint.in_channels,
@@ -156,7 +155,7 @@ def _from_export(form: str, where: str, described: bool, categories: Iterable[st
     said = inside.description
     weights = Weights(
         arch=said.arch,
-        name=os.path.abspath(os.path.expanduser(where)),
+        name=os.path.abspath(expanded(where)),
         title=where,
         num_classes=len(said.categories),
         in_channels=said.in_channels,

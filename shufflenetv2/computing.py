@@ -1,7 +1,10 @@
 """Weights computed in a runtime: by a PyTorch model, or by a file that is in the cache, or is written there."""
 
+import errno
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +15,7 @@ from torch import nn
 
 from . import __version__
 from .builder import Weights, build
-from .errors import CheckpointError, DeviceError
+from .errors import CacheError, CheckpointError, DeviceError, ShuffleNetError
 from .exporting import Order, shape_for, write
 from .network.formats.described import ExportedNetwork
 from .network.formats.opening import open_exported
@@ -37,7 +40,8 @@ def in_runtime(
     Raises:
         ValueError: there is no such runtime or precision, or the file is for another one.
         ImportError: it is not installed; the message has the pip line.
-        ExportError: the file could not be written, or computes something else.
+        ExportError: the file could not be made, or computes something else.
+        CacheError: nothing can be written into the cache.
     """
     _check(weights, runtime, precision, plain)
     if weights.exported is not None or runtime == "torch":
@@ -45,11 +49,12 @@ def in_runtime(
     order = Order(weights, SERVED[runtime], shape_for(FORMATS[SERVED[runtime]], weights), precision, plain)
     path = cached_path(order)
     for attempt in (1, 2):
-        if attempt == 2 or not all(part.exists() for part in order.form.files(path)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            logger.info("writing %s", path)
-            for line in write(order, path, progress):
-                logger.info("%s", line)
+        with _writable(path):
+            if attempt == 2 or not all(part.exists() for part in order.form.files(path)):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                logger.info("writing %s", path)
+                for line in write(order, path, progress):
+                    logger.info("%s", line)
         try:
             network, _ = open_exported(order.format, str(path))
         except CheckpointError as error:
@@ -60,6 +65,21 @@ def in_runtime(
         assert isinstance(network, ExportedNetwork)
         return replace(weights, exported=network, local=True)
     raise AssertionError
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        if path.parts[0].startswith("~"):  # as `weights/store.py` has it
+            raise FileNotFoundError(errno.ENOENT, "no home directory is known")
+        yield
+    except ShuffleNetError:  # of fetching the weights, for one
+        raise
+    except OSError as error:
+        raise CacheError(
+            f"{path} could not be written: {error.strerror or error}. Set TORCH_HOME to a directory that is writable "
+            "and has room, or leave the runtime out"
+        ) from error
 
 
 def _check(weights: Weights, runtime: str, precision: str, plain: bool) -> None:

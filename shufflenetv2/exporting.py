@@ -88,8 +88,20 @@ def write(order: Order, output: Path, progress: bool = True) -> Iterator[str]:
     check_packages(order.format, order.precision)
     with whole_files(output, form.files(output)) as temporary, torch.inference_mode():
         deploy = not (order.plain or form.plain)
-        model = build(order.weights.arch, order.weights, progress=progress, deploy=deploy)
+        with _in_float32():
+            model = build(order.weights.arch, order.weights, progress=progress, deploy=deploy)
         yield from write_built(model, order, temporary)
+
+
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """Runtimes take float32, and a file in the cache serves everyone, whatever the default dtype was as it was made."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def write_built(model: nn.Module, order: Order, path: Path) -> Iterator[str]:
@@ -174,7 +186,7 @@ def trials(weights: Weights, shape: Shape) -> Iterator[tuple[str, Tensor]]:
             (3, shape.size + 13, shape.size + 32),
         ]
     for batch, height, width in shapes:
-        images = torch.randn(batch, shape.channels, height, width, generator=generator)
+        images = torch.randn(batch, shape.channels, height, width, generator=generator, dtype=torch.float32)
         yield f"random input {tuple(images.shape)}", images
     sample = next(iter(sample_photos()), None)
     if sample and shape.channels in (1, 3):

@@ -121,6 +121,17 @@ def labelled(weights: Weights, categories: Iterable[str] | None) -> Weights:
     return weights
 
 
+def labels_wanted(checkpoint: Checkpoint, arch: str) -> str:
+    """What is wrong with a file that does not say its labels, and what to do; it does not tell its stem either."""
+    return (
+        f"{checkpoint.where} has {checkpoint.num_classes} classes and does not say which, nor how its photos were "
+        "prepared. Give their labels, in the order of the logits: categories=[...], or --categories FILE; or write a "
+        f"file that says both: {arch}(weights={checkpoint.where!r}, small_stem=True).save(NEW, categories=[...], "
+        "weights=NAME), of the weights that it began with. small_stem=True is for networks trained on small photos, as "
+        "cifar10 is: leave it out for others, as for those that began with ImageNet's weights"
+    )
+
+
 def arch_by_width(checkpoint: Checkpoint) -> str:
     """The architecture of tensors that do not say theirs.
 

@@ -14,6 +14,7 @@ TOLERANCE = 1e-9  # of the largest logit, in float64: rounding gives some 1e-14,
 # What both networks are shown: height, width, magnitude. A bound on activations shows only where they are large, and
 # what depends on the photo's size only where it is another.
 SHOWN = ((33, 47, 1.0), (97, 129, 1000.0))
+COMPUTED = ("_orig", "weight_g", "weight_v")  # the ends of the keys of which pruning and weight_norm make a weight
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -33,10 +34,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The state dict under torchvision's keys, also where ``fc`` is one linear layer among dropout and the like."""
     state = {key: _detached(key, tensor) for key, tensor in model.state_dict().items()}
-    if computed := [key for key in state if key.endswith("_orig") or "parametrizations" in key]:
+    if computed := [key for key in state if key.endswith(COMPUTED) or "parametrizations" in key]:
         raise CheckpointError(
             f"a weight is computed from others ({computed[0]}), which cannot be read again from a file; make it "
-            "permanent: torch.nn.utils.prune.remove, or torch.nn.utils.parametrize.remove_parametrizations"
+            "permanent: torch.nn.utils.prune.remove, torch.nn.utils.remove_weight_norm, or "
+            "torch.nn.utils.parametrize.remove_parametrizations"
         )
     layers = [each for each in model.get_submodule("fc").modules() if isinstance(each, nn.Linear)]
     inside = [key for key in state if key.startswith("fc.")]
@@ -66,7 +68,7 @@ def has_small_stem(model: nn.Module) -> bool:
     return strides[:1] == [(1, 1)]
 
 
-@torch.no_grad()
+@torch.inference_mode()  # in which alone a network that was loaded in it can be copied
 def check_readable(model: nn.Module, found: Checkpoint, description: Description) -> None:
     """Build the file's network, and compare: in float64 on the CPU, on random inputs of odd sizes."""
     with torch.device("meta"):

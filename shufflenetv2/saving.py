@@ -21,7 +21,7 @@ from .network.model import SPECS
 from .package import logger
 from .rebuilding import check_readable, has_small_stem, plain_tensors, unwrapped
 from .weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from .weights.manifest import ENUM, find_entry, matching
+from .weights.manifest import ENUM, Entry, find_entry, matching
 
 
 def save(
@@ -98,12 +98,17 @@ def _checked_path(path: str | os.PathLike[str]) -> Path:
         raise TypeError(f"path must be the path of a file, got {path!r:.80} (a {type(path).__name__})")
     if not os.fspath(path) or matching(os.fspath(path)) or ENUM.fullmatch(os.fspath(path)):
         raise ValueError(f"the path {path!r:.80} would be read as a name of weights; give another, such as 'mine.pth'")
-    from .network.formats.table import FORMATS
+    from .network.formats.table import FORMATS, whole_of
 
     endings = [form.suffix for form in FORMATS.values() if form.suffix and not form.marker]
     if os.fspath(path).lower().endswith(tuple(endings)):
         raise ValueError(f"{shown(path)} would be read as another format ({', '.join(endings)}); call it mine.pth")
-    return Path(expanded(path))
+    target = Path(expanded(path))
+    if whole_of(target) or any(form.folder and target.name in form.parts for form in FORMATS.values()):
+        raise ValueError(f"{shown(path)} would be read as a part of an exported file; call it mine.pth")
+    if os.path.isdir(target):
+        raise CheckpointError(f"{shown(path)} cannot be written: is a directory; name a file, such as mine.pth")
+    return target
 
 
 def _temperature(given: float | None, model: nn.Module) -> float:
@@ -148,7 +153,7 @@ def _preparation(
     if preprocess is None:
         known = getattr(model, "weights", None) if weights is None else None
         preprocess = getattr(known, "preprocess", None) if getattr(known, "described", False) else None
-        preprocess = preprocess if weights is None else _of_weights(weights, arch)
+        preprocess = preprocess if weights is None else _of_weights(weights, arch, has_small_stem(model))
     if preprocess is None:
         raise ValueError(
             "how were the photos prepared? Give weights=, the name or path of the weights the network began with, or "
@@ -164,12 +169,26 @@ def _preparation(
     return {key: list(value) if isinstance(value, tuple) else value for key, value in preprocess.items()}
 
 
-def _of_weights(weights: Any, arch: str) -> Preprocess:
+def _of_weights(weights: Any, arch: str, small_stem: bool) -> Preprocess:
+    """The preprocessing of the weights the network began with, from which its stem is then, too."""
+    said = _said_by(weights, arch)
+    if said.small_stem == small_stem:
+        return said.preprocess
+    stems = {True: "the small stem (stride 1, no max-pool)", False: "the paper's stem (stride 2, max-pool)"}
+    raise ValueError(
+        f"weights={str(getattr(weights, 'name', weights))!r:.80} is for {stems[said.small_stem]}, and the network has "
+        f"{stems[small_stem]}, so it did not begin with them. A state dict does not tell its stem: load it with "
+        f"small_stem={said.small_stem}, an argument of {arch}, and save that; if the stem is meant, give preprocess= "
+        "instead of weights="
+    )
+
+
+def _said_by(weights: Any, arch: str) -> Entry | Description:
     if isinstance(of := getattr(weights, "arch", None), str):  # an entry of list_weights, or a model's .weights
         weights, arch = getattr(weights, "name", weights), of
     name = str(weights)  # of torchvision's enum members ``ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1``
     if matching(name) or not (isinstance(weights, os.PathLike) or os.sep in name or "." in name):
-        return find_entry(arch, name).preprocess
+        return find_entry(arch, name)
     from .network.formats.table import format_of
 
     path = Path(expanded(weights))
@@ -178,8 +197,8 @@ def _of_weights(weights: Any, arch: str) -> Preprocess:
     if form:
         from .network.formats.opening import open_exported
 
-        return open_exported(form, str(path))[1].description.preprocess
+        return open_exported(form, str(path))[1].description
     checkpoint = read_checkpoint(path, SPECS)
     if checkpoint.description is None:
         raise ValueError(f"{checkpoint.where} does not say how its photos were prepared; give preprocess= instead")
-    return checkpoint.description.preprocess
+    return checkpoint.description

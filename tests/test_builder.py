@@ -221,8 +221,19 @@ def test_a_file_that_does_not_say_its_classes(tmp_path: Path, caplog: pytest.Log
     torch.save(ShuffleNetV2(SPECS["shufflenet_v2_x0_5"]).state_dict(), path)
     assert entrypoints.categories(weights=path) == entrypoints.categories("shufflenet_v2_x0_5")
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path} does not describe itself: treated like shufflenet_v2_x0_5/imagenet1k_v1"
+        f"{path} does not describe itself: treated like shufflenet_v2_x0_5/imagenet1k_v1, with the paper's stem (a "
+        "network for small photos may have the small one: load it with small_stem=True, and save it)"
     ]
+
+
+def test_a_tilde_in_a_name_is_a_home_or_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("~nobody-of-this-name/mine.pth", "~nobody-of-this-name/mine.onnx"):
+        with pytest.raises(CheckpointError, match=f"{path} cannot be read: .*o such file"):
+            resolve(None, path)
+    torch.save(ShuffleNetV2(SPECS["shufflenet_v2_x0_5"]).state_dict(), "~mine.pth")
+    assert resolve(None, "~mine.pth").name == str(tmp_path / "~mine.pth")
+    assert entrypoints.shufflenet_v2_x0_5(weights="~mine.pth").num_classes == 1000
 
 
 class TestWidths:

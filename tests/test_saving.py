@@ -294,6 +294,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         edited(lambda model: prune.l1_unstructured(model.conv5[0], "weight", 0.5)),
         "cannot be read again from a file; make it permanent: torch.nn.utils.prune.remove",
     ),
+    "weight_norm": (
+        edited(lambda model: nn.utils.weight_norm(model.fc)),
+        r"computed from others \(fc\.weight_g\).*torch\.nn\.utils\.remove_weight_norm",
+    ),
     "width": (
         lambda: ShuffleNetV2(shufflenetv2.Spec((8, 16, 32), 64), 10),
         "has the widths of none of the architectures",
@@ -302,6 +306,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
 @pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_read_again_is_refused(make: Callable[[], Any], message: str, tmp_path: Path) -> None:
     with pytest.raises((TypeError, ValueError, CheckpointError), match=message):
@@ -379,7 +384,7 @@ def test_what_a_file_does_not_say_is_not_passed_on_as_said(
     ants: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.save(ants.state_dict(), tmp_path / "bare.pth")
-    model: Any = shufflenet_v2_x0_5(weights=tmp_path / "bare.pth")
+    model: Any = shufflenet_v2_x0_5(weights=tmp_path / "bare.pth", small_stem=True)
     with pytest.raises(ValueError, match="how were the photos prepared"):
         model.save(tmp_path / "mine.pth", categories=["ant", "bee"])
     assert model.preprocess().preprocess.crop == 224
@@ -389,6 +394,32 @@ def test_what_a_file_does_not_say_is_not_passed_on_as_said(
     assert ".save(NEW, categories=[...], weights=NAME)" in str(caught.value)
     model.save(tmp_path / "mine.pth", categories=["ant", "bee"], weights="cifar10")
     assert classifier(weights=tmp_path / "mine.pth").transform.preprocess == preprocess(weights="cifar10").preprocess
+
+
+def test_weights_of_the_other_stem_are_refused(cifar: Any, tmp_path: Path) -> None:
+    torch.save(cifar.state_dict(), tmp_path / "bare.pth")
+    with pytest.raises(CheckpointError, match=r"bare\.pth', small_stem=True\)\.save\(NEW, .* leave it out for others"):
+        classifier(weights=tmp_path / "bare.pth")
+    said = {"categories": TEN, "weights": "cifar10"}
+    wrong: Any = shufflenet_v2_x0_5(weights=tmp_path / "bare.pth")
+    with pytest.raises(ValueError, match=r"weights='cifar10' is for the small stem .*load it with small_stem=True, an"):
+        wrong.save(tmp_path / "mine.pth", **said)
+    with pytest.raises(ValueError, match=r"is for the paper's stem .* load it with small_stem=False, an"):
+        cifar.save(tmp_path / "mine.pth", weights="imagenet1k_v1")
+    assert os.listdir(tmp_path) == ["bare.pth"]
+    right: Any = shufflenet_v2_x0_5(weights=tmp_path / "bare.pth", small_stem=True)
+    right.save(tmp_path / "mine.pth", **said)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(shufflenet_v2_x0_5(weights=tmp_path / "mine.pth")(images), cifar(images))
+    with pytest.raises(ValueError, match=r"mine\.pth' is for the small stem"):
+        wrong.save(tmp_path / "other.pth", categories=TEN, weights=tmp_path / "mine.pth")
+
+
+def test_a_network_loaded_in_inference_mode_is_saved(tmp_path: Path) -> None:
+    with torch.inference_mode():
+        model: Any = shufflenet_v2_x0_5(weights="cifar10")
+    model.save(tmp_path / "mine.pth")
+    assert torch.equal(shufflenet_v2_x0_5(weights=tmp_path / "mine.pth").fc.weight, model.fc.weight)
 
 
 def test_labels_of_a_classifier_that_was_cut_in_place_are_asked_for(cifar: Any, tmp_path: Path) -> None:
@@ -423,7 +454,12 @@ def test_a_temperature_is_kept_and_told(cifar: Any, tmp_path: Path, caplog: pyte
     ("path", "message"),
     [
         ("{}/missing/mine.pth", "mine.pth cannot be written: No such file"),
-        ("{}", "cannot be written: Is a directory"),
+        ("{}", "is a directory; name a file, such as mine.pth"),
+        (".", r"^\. cannot be written: is a directory"),
+        ("/", "^/ cannot be written: is a directory"),
+        ("{}/model.safetensors", r"model\.safetensors would be read as a part of an exported file; call it mine\.pth"),
+        ("{}/config.json", "would be read as a part of an exported file"),
+        ("{}/README.md", "would be read as a part of an exported file"),
         ("cifar10_v2", "would be read as a name of weights"),
         ("", "would be read as a name"),
     ],
@@ -434,6 +470,13 @@ def test_where_nothing_can_be_written(path: str, message: str, cifar: Any, tmp_p
     assert os.listdir(tmp_path) == []
     with pytest.raises(TypeError, match="path must be the path of a file, got 7"):
         cifar.save(7)
+
+
+def test_a_part_of_an_export_is_not_replaced(cifar: Any, tmp_path: Path) -> None:
+    (tmp_path / "net.xml").touch()
+    with pytest.raises(ValueError, match=r"net\.bin would be read as a part of an exported file; call it mine\.pth"):
+        cifar.save(tmp_path / "net.bin")
+    assert os.listdir(tmp_path) == ["net.xml"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX")

@@ -10,7 +10,6 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from ..description import FIRST_KEY, Description, parse_description, to_json
 from ..errors import CheckpointError, ManifestError
-from ..files import read_regular, write_whole
+from ..files import expanded, read_regular, write_whole
 from ..package import logger
 
 FORMAT = "shufflenetv2"
@@ -90,8 +89,8 @@ def read_checkpoint(path: str | os.PathLike[str], archs: Mapping[str, object]) -
             "(CVE-2025-32434); upgrade to torch 2.6 or later"
         )
     try:
-        data = read_regular(Path(path).expanduser(), MAX_BYTES)
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path; a ~user who does not exist
+        data = read_regular(expanded(path), MAX_BYTES)
+    except (OSError, ValueError) as error:  # a NUL in the path
         raise CheckpointError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > MAX_BYTES:
         raise CheckpointError(f"{where} is larger than {MAX_BYTES:,} bytes: no checkpoint of this network is")

@@ -1,6 +1,7 @@
 """Exported files are weights again: described, checked when they are opened, and refused for what they are not."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from shufflenetv2.__main__ import main
 from shufflenetv2.builder import build, resolve
 from shufflenetv2.computing import in_runtime
 from shufflenetv2.entrypoints import categories, classifier, shufflenet_v2_x0_5
-from shufflenetv2.errors import CheckpointError, DeviceError, ExportError
+from shufflenetv2.errors import CacheError, CheckpointError, DeviceError, ExportError
 from shufflenetv2.exporting import Order, shape_for, write
 from shufflenetv2.network.formats.described import ExportedNetwork, Inside, check, choose_probes, parse_metadata
 from shufflenetv2.network.formats.table import FORMATS, SERVED
@@ -318,8 +319,92 @@ def test_a_folder_whose_tensors_were_changed_is_another(tmp_path: Path, quick_ru
     for key in ("fc.weight", "fc.bias"):
         tensors[key] = tensors[key].roll(1, 0)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r'config\.json and .*of different exports.*deletes the key "files" in'):
+        resolve(None, folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["shufflenetv2"]["files"]
+    (folder / "config.json").write_text(json.dumps(config))
     assert resolve(None, folder).sha256 != before.sha256
     assert classifier(weights=folder, runtime="quick")(CAT)[0].label == "deer"
+
+
+@needs("safetensors")
+def test_the_parts_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    assert [*write(order_of("safetensors"), folder)]
+    (folder / "README.md").unlink()  # for people alone
+    assert resolve(None, folder).labels == resolve(None, folder / "config.json").labels == resolve(None, CIFAR).labels
+
+    model = shufflenet_v2_x0_5(weights="cifar10", num_classes=10)
+    model.fc.weight.data = model.fc.weight.data.flip(0)
+    digits = resolve(None, save(model, tmp_path / "mine.pth", categories=list("0123456789")))
+    monkeypatch.setattr(os, "replace", cut_short(os.replace, 2))
+    with pytest.raises(KeyboardInterrupt):
+        [*write(replace(order_of("safetensors"), weights=digits), folder)]
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="are of different exports, so its labels may be another network's"):
+        resolve(None, folder)
+
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is Git LFS's pointer to a file; type: git lfs pull"):
+        resolve(None, folder)
+    for config in ({"architecture": "resnet18"}, [1], {"shufflenetv2": "x"}):
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(CheckpointError, match=r"config\.json was not written by `shufflenetv2 export`"):
+            resolve(None, folder)
+
+
+def cut_short(step: Callable[..., object], count: int) -> Callable[..., object]:
+    """``step``, interrupted after ``count`` times."""
+    left = iter(range(count))
+
+    def interrupted(*arguments: Any) -> object:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    return interrupted
+
+
+LONG = "Exception from core.cpp:84:\n\tCheck 'size' failed\nIncorrect weights!\n" + 99 * "and so on "
+TOLD = "RuntimeError: Exception from core.cpp:84: Check 'size' failed Incorrect weights! and so on"
+
+
+@pytest.mark.parametrize("when", ["opened", "checked"])
+def test_all_that_a_runtime_says_is_told_on_one_line(
+    when: str, script: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(images: object) -> Any:
+        raise RuntimeError(LONG)
+
+    opened = fail if when == "opened" else lambda path: (fail, inside.to_metadata())
+    monkeypatch.setattr("shufflenetv2.network.formats.script.open", opened)
+    with pytest.raises(CheckpointError) as caught:
+        resolve(None, script)
+    told = str(caught.value)
+    assert told.startswith(str(script))
+    assert TOLD in told
+    assert len(told) < len(str(script)) + 420
+    assert "\n" not in told
+    assert when == "opened" or "torch fails on an input that the file carries" in told
+    assert when == "opened" or told.endswith("export it anew")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_changes_nothing_in_a_file(
+    dtype: torch.dtype, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_default_dtype(dtype)
+    try:
+        assert [*write(order_of("torchscript"), tmp_path / "model.pt")]
+        assert torch.get_default_dtype() is dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+    images = torch.randn(2, 3, 40, 40)
+    first, second = (resolve(None, path).exported for path in (script, tmp_path / "model.pt"))
+    assert first is not None
+    assert second is not None
+    assert torch.equal(first(images), second(images))
 
 
 @needs("ncnn", "pnnx")
@@ -403,9 +488,22 @@ def test_a_runtime_gets_its_file_once(quick_runtime: Path, monkeypatch: pytest.M
     assert classifier(weights=CIFAR, runtime="quick", top=1)(CAT)[0].label == "cat"
     assert "writing it anew" in caplog.text
     monkeypatch.setattr(exporting, "write_built", lambda *arguments: iter(()))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(CacheError, match="could not be written: No such file"):
         in_runtime(replace(weights, sha256="0" * 64), "quick")
     assert len([*quick_runtime.iterdir()]) == 2
+
+
+def test_a_cache_that_cannot_be_written(quick_runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, advice = resolve(None, CIFAR), "Set TORCH_HOME to a directory that is writable and has room"
+    quick_runtime.parent.mkdir()
+    quick_runtime.touch()
+    with pytest.raises(CacheError, match=f"shufflenetv2-exported/shuffle.* could not be written: .*{advice}"):
+        in_runtime(weights, "quick")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "~/.cache/torch/hub")  # of a user without a home
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CacheError, match=f"could not be written: no home directory is known. {advice}"):
+        in_runtime(weights, "quick")
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
 
 
 @pytest.mark.slow

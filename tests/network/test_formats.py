@@ -3,11 +3,14 @@
 import os
 import tomllib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import onnx
 import pytest
 import torch
 from support.processes import ROOT, run_python
+from support.skips import needs
 
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.formats.table import FORMATS, Plan, Shape
@@ -61,3 +64,44 @@ def test_onnx_graph(dynamo, tmp_path):
     assert (kinds["Split"], kinds["Slice"]) in {(len(outputs), 0), (0, pieces)}
     batch, channels, height, width = graph.input[0].type.tensor_type.shape.dim
     assert (batch.dim_param, channels.dim_value, height.dim_param, width.dim_param) == ("batch", 3, "height", "width")
+
+
+@pytest.fixture(scope="module")
+def openvino_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec = Spec(stage_channels=(8, 12, 20), head_channels=16, stem_channels=4, stage_units=(3, 4, 2))
+    torch.manual_seed(0)
+    model = ShuffleNetV2(spec, num_classes=5).eval()
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):  # so that other images have visibly other logits
+            layer.running_var.fill_(0.1)
+    path = tmp_path_factory.mktemp("openvino") / "network.xml"
+    FORMATS["openvino"].write(deploy(model), Plan(Shape(2, 3, 64, dynamic=True)), {}, path)
+    return path
+
+
+@needs("openvino")
+@pytest.mark.slow
+def test_each_thread_gets_the_answer_to_its_own_image(openvino_file: Path) -> None:
+    network, _ = FORMATS["openvino"].open(openvino_file)
+    images = [torch.randn(1, 3, 64 + index % 2, 64) for index in range(40)]
+    expected = [network(each) for each in images]
+    with ThreadPoolExecutor(8) as threads:
+        got = list(threads.map(network, images * 10))
+    for index, logits in enumerate(got):
+        torch.testing.assert_close(logits, expected[index % len(images)])
+    assert len({str(logits) for logits in expected}) == len(images)
+
+
+@needs("openvino")
+@pytest.mark.slow
+def test_an_open_network_keeps_its_weights_when_the_file_is_written_over(openvino_file: Path) -> None:
+    network, _ = FORMATS["openvino"].open(openvino_file)
+    expected = network(images := torch.randn(1, 3, 64, 64))
+    with openvino_file.with_suffix(".bin").open("r+b") as weights:  # in place: it is the file that was opened
+        kept = weights.read()
+        weights.seek(0)
+        weights.write(bytes(len(kept)))
+        weights.flush()
+        torch.testing.assert_close(network(images.expand(2, -1, -1, -1))[:1], expected)  # a shape that is new to it
+        weights.seek(0)
+        weights.write(kept)

@@ -181,9 +181,7 @@ def test_names_that_cannot_be_kept_are_told(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("sqlite3.connect", small)
     with (
-        pytest.raises(
-            TableError, match=r"not be kept \(database or disk is full\); .* SQLITE_TMPDIR names another"
-        ),
+        pytest.raises(TableError, match=r"not be kept \(database or disk is full\); .* SQLITE_TMPDIR names another"),
         Table(tmp_path / "x.jsonl", {"weights_sha256": "0"}, batch_size=16) as table,
     ):
         list(table.missing((f"{index}.jpg" * 20 for index in range(10_000)), str))

@@ -3,7 +3,6 @@
 What the file says of itself is in a JSON file beside it, with the sha256 of the two.
 """
 
-import hashlib
 import json
 import subprocess
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .described import digest
 from .table import FORMATS, Network, Plan
 
 
@@ -35,12 +35,8 @@ def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) ->
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
     if done.returncode or not weights.is_file():
         raise RuntimeError(f"pnnx ended with {done.returncode}: {' '.join(done.stderr.split())[-200:]}")
-    sums = {part.suffix: digest(part) for part in (param, weights)}
+    sums = {part.suffix: digest(part.read_bytes()) for part in (param, weights)}
     said.write_text(json.dumps({**metadata, "files": sums}, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def digest(part: Path) -> str:
-    return hashlib.sha256(part.read_bytes()).hexdigest()
 
 
 def open(path: Path) -> tuple[Network, dict[str, str]]:
@@ -48,7 +44,7 @@ def open(path: Path) -> tuple[Network, dict[str, str]]:
 
     param, weights, said = FORMATS["ncnn"].files(path)
     metadata = json.loads(said.read_text(encoding="utf-8"))
-    if metadata.pop("files", None) != {part.suffix: digest(part) for part in (param, weights)}:
+    if metadata.pop("files", None) != {part.suffix: digest(part.read_bytes()) for part in (param, weights)}:
         raise ValueError(f"{param.name} and {weights.name} are not the files that {said.name} was written for")
     net = ncnn.Net()
     net.opt.num_threads = torch.get_num_threads()

@@ -5,9 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...errors import CheckpointError
+from ...files import expanded, shown
 from ..model import SPECS, ShuffleNetV2
 from .described import ExportedNetwork, Inside, check, parse_metadata
 from .table import FORMATS
+
+LONGEST_REASON = 300  # characters of what a runtime says; some list every tensor
 
 
 def open_exported(name: str, where: str) -> tuple[ExportedNetwork | ShuffleNetV2, Inside]:
@@ -17,24 +20,36 @@ def open_exported(name: str, where: str) -> tuple[ExportedNetwork | ShuffleNetV2
         ImportError: the runtime is not installed; the message has the pip line.
         CheckpointError: it cannot be read, does not describe itself, or the runtime computes something else.
     """
-    form, path = FORMATS[name], Path(where).expanduser()
+    form, path = FORMATS[name], Path(expanded(where))
     if form.folder and not path.is_dir():
         path = path.parent
-    for part in form.files(path):
+    for part in form.needed(path):
         if not part.is_file():
             missing = "there is no such file" if part == path else f"its part {part.name} is not beside it"
             raise CheckpointError(f"{where} cannot be read: {missing}")
     try:
         network, metadata = form.open(path)
-    except ImportError:
+    except (ImportError, CheckpointError):
         raise
     except Exception as error:  # every runtime raises errors of its own
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise CheckpointError(f"{where} cannot be opened as {name} ({type(error).__name__}: {reason})") from error
+        raise CheckpointError(f"{where} cannot be opened as {name} ({_reason(error)})") from error
     inside = parse_metadata(metadata, SPECS, where)
     if isinstance(network, ShuffleNetV2):  # tensors like a checkpoint's, which may be edited: their own bytes count
-        held = b"".join(part.read_bytes() for part in form.files(path)[:2])
+        held = b"".join(part.read_bytes() for part in form.needed(path))
         return network, replace(inside, sha256=hashlib.sha256(held).hexdigest())
     opened = ExportedNetwork(network, inside, where, form.runtime)
-    check(opened)
+    try:
+        check(opened)
+    except CheckpointError:
+        raise
+    except Exception as error:  # as above: of a file that was edited since it was written, for one
+        raise CheckpointError(
+            f"{where}: {form.runtime} fails on an input that the file carries ({_reason(error)}); export it anew"
+        ) from error
     return opened, inside
+
+
+def _reason(error: Exception) -> str:
+    """All that the error says, on one line: the first often only tells where in the runtime it was raised."""
+    reason = shown(" ".join(str(error).split()))
+    return f"{type(error).__name__}: {reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + '...'}"

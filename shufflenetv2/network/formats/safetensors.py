@@ -1,6 +1,7 @@
 """A folder: config.json, model.safetensors and README.md, as timm and the Hugging Face Hub lay them out.
 
-The tensors are the plain network's under their own keys, so that the folder is a checkpoint like any other.
+The tensors are the plain network's under their own keys, so that the folder is a checkpoint like any other. The
+configuration holds their file's sha256: it alone has the labels, and belongs to no other network's tensors.
 """
 
 import json
@@ -10,9 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...errors import CheckpointError
 from ..model import SPECS, ShuffleNetV2, spec_of
-from .described import parse_metadata
+from .described import digest, parse_metadata
 from .table import Network, Plan
+
+TENSORS = "model.safetensors"
+LFS_POINTER = b"version https://git-lfs"  # what git leaves in place of a large file
 
 CARD = """\
 ---
@@ -51,7 +56,8 @@ def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) ->
         for key, tensor in model.state_dict().items()
     }
     said = {key: json.loads(value) for key, value in metadata.items()}
-    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, path / TENSORS, metadata={"format": "pt"})
+    said["files"] = {TENSORS: digest((path / TENSORS).read_bytes())}
     text = json.dumps(config(said, model, plan), ensure_ascii=False, indent=1)
     (path / "config.json").write_text(text, encoding="utf-8")
     metrics, preprocess = said["metrics"], said["preprocess"]
@@ -91,16 +97,38 @@ def config(said: dict[str, Any], model: nn.Module, plan: Plan) -> dict[str, Any]
 
 
 def open(path: Path) -> tuple[Network, dict[str, str]]:
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
-    said = json.loads((path / "config.json").read_text(encoding="utf-8"))["shufflenetv2"]
+    said, data = said_in(path / "config.json"), tensors_in(path / TENSORS)
+    files = said.pop("files", {})  # absent in those that were written before it was, and where it was deleted
+    if files and files != {TENSORS: digest(data)}:
+        raise CheckpointError(
+            f"{path / 'config.json'} and {path / TENSORS} are of different exports, so its labels may be another "
+            'network\'s; export the folder anew. Who changed the tensors on purpose deletes the key "files" in '
+            'config.json\'s "shufflenetv2"'
+        )
     metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in said.items()}
     inside = parse_metadata(metadata, SPECS, str(path / "config.json")).description
     spec = spec_of(inside.arch, inside.small_stem)
     with torch.device("meta"):
         model = ShuffleNetV2(spec, len(inside.categories), inside.in_channels)
-    tensors = load_file(path / "model.safetensors")
-    dtype = torch.get_default_dtype()
-    ready = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+    tensors = load(data)
+    ready = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
     model.load_state_dict(ready, strict=True, assign=True)
     return model.eval(), metadata
+
+
+def said_in(file: Path) -> dict[str, Any]:
+    """What the configuration says of the network, in this package's own terms."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    said = config.get("shufflenetv2") if isinstance(config, dict) else None
+    if not isinstance(said, dict):
+        raise CheckpointError(f"{file} was not written by `shufflenetv2 export`: it has no object 'shufflenetv2'")
+    return said
+
+
+def tensors_in(file: Path) -> bytes:
+    data = file.read_bytes()
+    if data.startswith(LFS_POINTER):
+        raise CheckpointError(f"{file} is Git LFS's pointer to a file; type: git lfs pull")
+    return data

@@ -48,7 +48,7 @@ class Shape:
     def example(self) -> Tensor:
         import torch
 
-        return torch.zeros(self.batch, self.channels, self.size, self.size)
+        return torch.zeros(self.batch, self.channels, self.size, self.size, dtype=torch.float32)
 
     def constraints(self) -> tuple[dict[int, torch.export.Dim]] | None:
         import torch
@@ -90,6 +90,7 @@ class Format:
     precisions: tuple[str, ...] = ("float32",)
     dynamic: bool = True  # whether one file can take any batch and size
     folder: bool = False
+    unread: tuple[str, ...] = ()  # those of the parts that are for people alone
     plain: bool = False  # it holds the network as it was trained, never its deploy form
     marker: str = ""  # a file inside, where other files with this suffix are something else
 
@@ -104,10 +105,14 @@ class Format:
         stem = path.name[: len(path.name) - len(self.suffix)]
         return [path, *(path.with_name(stem + part) for part in self.parts[1:])]  # as the user spells it
 
+    def needed(self, path: Path) -> list[Path]:
+        """Those of ``files`` without which ``path`` cannot be opened."""
+        return [file for file, part in zip(self.files(path), self.parts, strict=True) if part not in self.unread]
+
     def matches(self, path: Path) -> bool:
         """Whether ``path`` is, by its name and outline, a file of this format (for a folder, it or one in it)."""
         if self.folder:
-            return path.name in self.parts or (path.is_dir() and all((path / name).is_file() for name in self.parts))
+            return path.name in self.parts or (path.is_dir() and all(file.is_file() for file in self.needed(path)))
         if not path.name.lower().endswith(self.suffix):
             return False
         return not self.marker or self.marker in _inside(path)
@@ -187,6 +192,7 @@ FORMATS = {
         to_open=("safetensors>=0.5", "numpy"),
         precisions=("float32", *HALF),
         folder=True,
+        unread=("README.md",),
         plain=True,
     ),
 }
