@@ -29,10 +29,12 @@ from support.skips import needs_posix
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
-from shufflenetv2.errors import TableError
+from shufflenetv2.errors import DatasetError, TableError
 from shufflenetv2.inference.classifier import Classifier
 from shufflenetv2.inference.stream import Result
 from shufflenetv2.tables import table as table_module
+from shufflenetv2.tables.cluster import find_remote
+from shufflenetv2.tables.formats import empty
 from shufflenetv2.tables.rows import COLUMNS, photo_name, photo_path, to_row
 from shufflenetv2.tables.table import Table
 
@@ -459,3 +461,43 @@ def test_an_interrupted_first_second_leaves_nothing_that_hinders(tmp_path: Path)
     (tmp_path / "x.csv.parts" / "00000000-0123456789abcdef.csv").write_text("left")
     assert resumed(output) == [f"{index}.jpg" for index in range(100)]
     assert len(rows_of(output)) == 100
+
+
+def test_photos_named_more_than_once_are_counted(tmp_path: Path) -> None:
+    table = Table(tmp_path / "x.jsonl", {"weights_sha256": "0"}, batch_size=16)
+    with table:
+        assert list(table.missing(["a", "b", "a", "c", "a", "b"], str)) == ["a", "b", "c"]
+        table.add({**row(0), "photo": "a"})
+    assert table.repeated == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "whether"),
+    [
+        ("", True),
+        (",".join(COLUMNS) + "\n", True),
+        ("photo\n", False),
+        (",".join(COLUMNS) + "\nx", False),
+        ("x", False),
+    ],
+        ("", True),
+        (",".join(COLUMNS) + "\n", True),
+        ("photo\n", False),
+        (",".join(COLUMNS) + "\nx", False),
+        ("x", False),
+    ],
+)
+def test_a_table_without_rows_is_one_and_other_text_is_none(content: str, whether: bool, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(content)
+    assert empty(tmp_path / "x.csv") is whether
+
+
+def test_photos_of_another_file_system(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.png", "sub dir/c.JPG", "note.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    base = tmp_path.as_uri()
+    assert list(find_remote(f"{base}/")) == [f"{base}/{each}" for each in ("a.png", "b.jpg", "sub dir/c.JPG")]
+    assert list(find_remote(f"{base}/note.txt")) == [f"{base}/note.txt"]  # what was named is tried
+    with pytest.raises(DatasetError, match="holds no photo"):
+        find_remote(f"{base}/nowhere")
