@@ -480,12 +480,6 @@ def test_photos_named_more_than_once_are_counted(tmp_path: Path) -> None:
         (",".join(COLUMNS) + "\nx", False),
         ("x", False),
     ],
-        ("", True),
-        (",".join(COLUMNS) + "\n", True),
-        ("photo\n", False),
-        (",".join(COLUMNS) + "\nx", False),
-        ("x", False),
-    ],
 )
 def test_a_table_without_rows_is_one_and_other_text_is_none(content: str, whether: bool, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(content)
