@@ -19,7 +19,7 @@ from ..photos.transform import PhotoTransform
 from .runner import Runner
 from .stream import Prediction as Prediction
 from .stream import Result as Result
-from .stream import answered, checked, gathered, likeliest
+from .stream import answered, fitting, gathered, likeliest, refuse_training
 
 if TYPE_CHECKING:
     from .explain import Explanation
@@ -192,6 +192,7 @@ class Classifier:
         return compute
 
     def _without_last(self) -> tuple[Runner, nn.Linear]:
+        refuse_training(self.model)
         last = getattr(self.model, "fc", None)
         if not isinstance(last, nn.Linear):
             raise ValueError("features are the input of the last layer, fc, which this network does not have")
@@ -225,14 +226,14 @@ class Classifier:
         return self.answers(self.logits(images), images)
 
     def logits(self, images: Tensor) -> Tensor:
-        """float32 ``(N, classes)`` on ``device`` for preprocessed ``images``; ``ValueError`` of a network in training
-        mode or with another number of classes."""
+        """float32 ``(N, classes)`` on ``device`` for preprocessed ``images``; ``ValueError`` in training mode."""
+        refuse_training(self.model)
         self._runner.model = self.model  # which users may exchange
-        return checked(self.model, self._runner, images, len(self.categories))
+        return self._runner(images)
 
     def softmax(self, logits: Tensor) -> Tensor:
         """The probabilities ``(N, classes)`` that ``logits`` stand for, wherever they are shown."""
-        return (logits / self.weights.temperature).softmax(1)
+        return (fitting(logits, len(self.categories)) / self.weights.temperature).softmax(1)
 
     def answers(self, logits: Tensor, images: Tensor) -> list[list[Prediction]]:
         """The predictions that ``logits``, of ``images``, stand for."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..network.deploy_form import DeployedShuffleNetV2
 from ..photos.kinds import Photo, several
 from ..photos.transform import PhotoTransform
-from .stream import Prediction, ranked
+from .stream import Prediction, ranked, refuse_training
 
 NOTEBOOK_SIDE = 1024  # pixels of the picture that a notebook shows
 # matplotlib's "viridis" at ten even steps (by van der Walt, Smith and Firing, CC0): even steps look even.
@@ -124,6 +124,7 @@ def explained(classifier: Answering, photo: Photo, label: str | int | None) -> E
         image = picture(photo.expand(3, -1, -1))
     else:
         images, image, size = classifier.transform.pictured(photo)
+    refuse_training(classifier.model)
     features, logits, last = last_features(classifier.model, images)
     [predictions] = classifier.answers(logits, images)
     probabilities = classifier.softmax(logits)

@@ -126,11 +126,14 @@ def likeliest(
     ]
 
 
-def checked(model: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, classes: int) -> Tensor:
-    """What ``run`` computes by a ``model`` that may be another than was loaded: in eval mode, of as many classes."""
+def refuse_training(model: nn.Module) -> None:
+    """Before it computes: its answers would depend on the batch, and would move what it has learnt."""
     if model.training and any(isinstance(each, (_BatchNorm, nn.Dropout)) and each.training for each in model.modules()):
         raise ValueError("the network is in training mode, in which an answer depends on the batch; call .eval() on it")
-    logits = run(images)
+
+
+def fitting(logits: Tensor, classes: int) -> Tensor:
+    """``logits`` of a network that may be another than was loaded, if they are for as many classes."""
     if logits.dim() != 2 or logits.shape[1] != classes:
         got = "x".join(map(str, logits.shape[1:]))
         raise ValueError(

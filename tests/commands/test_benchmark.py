@@ -213,7 +213,12 @@ def test_exported_files_beside_each_other(tmp_path: Path, capsys: pytest.Capture
     assert first["ratio_to_float32"] == 1
     assert second["ratio_to_float32"] == round(first["ms"] / second["ms"], 2)
     other = tmp_path / "other.pth"
-    save(shufflenet_v2_x0_5(num_classes=10, small_stem=True), other, categories=categories(weights="cifar10"), weights="cifar10")
+    save(
+        shufflenet_v2_x0_5(num_classes=10, small_stem=True),
+        other,
+        categories=categories(weights="cifar10"),
+        weights="cifar10",
+    )
     options = ["--weights", str(other), "--precision", "bfloat16"]
     assert main(["export", "--format", "torchscript", "-o", str(tmp_path / "other.pt"), *options]) == 0
     capsys.readouterr()

@@ -169,7 +169,9 @@ def test_a_network_that_does_not_fit_is_refused() -> None:
     for classes in (5, 20):
         classify.model = shufflenet_v2_x0_5(num_classes=classes)
         classify.model.eval()
-        for ask in (classify, classify.probabilities, lambda photo: list(classify.stream([photo]))):
+        asked = [classify, classify.probabilities, classify.explain]
+        asked += [lambda photo, more=more: list(classify.stream([photo], features=more)) for more in (False, True)]
+        for ask in asked:
             with pytest.raises(ValueError, match=f"the network gives {classes} numbers an image, and there are labels"):
                 ask(CAT)
 
