@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import ssl
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -47,7 +48,11 @@ NEEDED = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Share the cores out: workers that each start a thread on every one mostly wait for each other's threads."""
+    """Share the cores out: workers that each start a thread on every one mostly wait for each other's threads.
+
+    And hear Ctrl-C: what a shell starts in the background ignores it, and so would all that the tests start.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
     if workers:
         threads = max(1, (os.cpu_count() or 1) // int(workers))
