@@ -98,11 +98,10 @@ def _checked_path(path: str | os.PathLike[str]) -> Path:
         raise TypeError(f"path must be the path of a file, got {path!r:.80} (a {type(path).__name__})")
     if not os.fspath(path) or matching(os.fspath(path)) or ENUM.fullmatch(os.fspath(path)):
         raise ValueError(f"the path {path!r:.80} would be read as a name of weights; give another, such as 'mine.pth'")
-    from .network.formats.table import FORMATS, whole_of
+    from .network.formats.table import FORMATS, TAKEN, whole_of
 
-    endings = [form.suffix for form in FORMATS.values() if form.suffix and not form.marker]
-    if os.fspath(path).lower().endswith(tuple(endings)):
-        raise ValueError(f"{shown(path)} would be read as another format ({', '.join(endings)}); call it mine.pth")
+    if os.fspath(path).lower().endswith(TAKEN):
+        raise ValueError(f"{shown(path)} would be read as another format ({', '.join(TAKEN)}); call it mine.pth")
     target = Path(expanded(path))
     if whole_of(target) or any(form.folder and target.name in form.parts for form in FORMATS.values()):
         raise ValueError(f"{shown(path)} would be read as a part of an exported file; call it mine.pth")

@@ -16,7 +16,7 @@ from ..files import shown
 from ..inference.classifier import Classifier
 from ..inference.stream import answered, check_finite, ranked
 from ..naming import Weights
-from ..network.formats.table import FORMATS
+from ..network.formats.table import TAKEN
 from ..network.model import SPECS
 from ..photos.folders import LabelledPhotos
 from ..weights.checkpoint import read_checkpoint, write_checkpoint
@@ -148,8 +148,7 @@ def check_output(output: Path) -> None:
     Raises:
         ValueError: there is one, or nothing can be there.
     """
-    endings = tuple(form.suffix for form in FORMATS.values() if form.suffix and not form.marker)
-    if output.name.lower().endswith(endings):
+    if output.name.lower().endswith(TAKEN):
         raise ValueError(f"--output {shown(output)} would be read as another format; a checkpoint's name ends in .pth")
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise ValueError(f"--output {shown(output)} must be a file, in a folder that there is")

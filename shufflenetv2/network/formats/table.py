@@ -196,6 +196,8 @@ FORMATS = {
         plain=True,
     ),
 }
+# How the names of files end that are of a format whatever is in them, so that no checkpoint may be called so.
+TAKEN = tuple(form.suffix for form in FORMATS.values() if form.suffix and not form.marker)
 # Which format a runtime is given to compute weights that are no exported file.
 SERVED = {form.runtime: name for name, form in FORMATS.items() if form.runtime != "torch"}
 
