@@ -10,7 +10,9 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Sequence
@@ -85,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns that its first use takes a moment
+    if threading.current_thread() is threading.main_thread() and "TORCHELASTIC_RUN_ID" not in os.environ:
+        # Like Ctrl-C: what is half written is removed. torchrun's processes may wait for each other, and must go.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         try:
             return _run(sys.argv[1:] if argv is None else list(argv))

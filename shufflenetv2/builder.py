@@ -172,11 +172,12 @@ def _from_export(form: str, where: str, described: bool, categories: Iterable[st
     return labelled(weights, categories)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Origin:
     """Hangs on what ``build`` makes (``network/origin.py``); a value that copies of the network share."""
 
     weights: WeightsInfo | None
+    rows: torch.Tensor | None = None  # the norms of the rows of the weights' own classifier: training changes them
 
     def __deepcopy__(self, memo: object) -> "Origin":
         return self
@@ -197,8 +198,9 @@ class Origin:
 
 def hang_on(model: Any, weights: WeightsInfo | None, *, own_head: bool) -> None:
     """Give ``model`` its origin, and its classifier too if that is the weights' own: then their labels are its."""
-    model._origin = Origin(weights)
-    if own_head and isinstance(model.fc, nn.Linear):
+    own_head = own_head and isinstance(model.fc, nn.Linear)
+    model._origin = Origin(weights, model.fc.weight.detach().float().norm(dim=1) if own_head else None)
+    if own_head:
         model.fc._origin = model._origin
 
 

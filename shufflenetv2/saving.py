@@ -40,7 +40,8 @@ def save(
         model: a ShuffleNet V2 with BatchNorm, this package's or torchvision's, on any device, in either mode, also
             inside DataParallel, ``torch.compile`` or ``AveragedModel``; with any number of classes.
         path: of the file, as ``"mine.pth"``; it appears whole or not at all.
-        categories: the labels, in the order of the logits. ``None``: those of the weights, if it has their classifier.
+        categories: the labels, in the order of the logits. ``None``: those of the weights, if it has their classifier
+            as it was loaded; of one that was trained since, nobody knows whether its classes are the same.
         weights: name or path of the weights the model began with, whose preprocessing is taken; ``None``: the loaded.
         preprocess: how photos are prepared, if otherwise: what ``model.preprocess()`` gives, or a mapping of
             ``resize``, ``crop``, ``interpolation`` (``"bilinear"``), ``mean`` and ``std``.
@@ -134,6 +135,14 @@ def _labels(categories: Iterable[str] | None, model: nn.Module, count: int) -> l
             raise ValueError(
                 f"what do the {count} classes mean? Give categories=[...], {count} labels in the order of the logits; "
                 "with torchvision's ImageFolder, dataset.classes"
+            )
+        inside: Any = model
+        norms = inside.fc.weight.detach().float().norm(dim=1)
+        if not torch.allclose(norms, inside._origin.rows.to(norms), rtol=1e-3):  # rounding to bfloat16 changes less
+            raise ValueError(
+                f"the classifier was trained since it was loaded: do its {count} classes still mean what those of "
+                f"{inside.weights.title} do? Then give categories=model.categories, else categories=[...], in the "
+                "order of the logits; with torchvision's ImageFolder, dataset.classes"
             )
         return list(known)
     labels = in_order(categories)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.skips import needs_linux
 
-from shufflenetv2.files import TEMPORARY, NotRegularError, read_regular, shown, whole_file, write_whole
+from shufflenetv2.files import TEMPORARY, NotRegularError, read_regular, shown, whole_file, whole_files, write_whole
 
 MEGABYTE = 1 << 20
 
@@ -108,3 +108,12 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
 )
 def test_a_name_for_people(name: str | bytes | Path, seen: str) -> None:
     assert shown(name) == seen
+
+
+@pytest.mark.parametrize("name", ["a" * 240 + ".pth", "é" * 120])
+def test_the_longest_names_are_written(name: str, tmp_path: Path) -> None:
+    write_whole(tmp_path / name, b"data")
+    with whole_files(tmp_path / name, [tmp_path / name]) as target:
+        target.write_bytes(b"more")
+        assert all(TEMPORARY.fullmatch(each.name) for each in tmp_path.iterdir() if each.name != name)
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [(name, b"more")]

@@ -516,3 +516,17 @@ print(sorted(each.label for each in classify({1!r})))
 """.format(str(repository), str(CAT))
     assert run(sys.executable, "-c", program, cwd=tmp_path).stdout == "['ant', 'bee']\n"
     assert run_module("shufflenetv2", "classify", CAT, "--weights", tmp_path / "mine.pth").returncode == 0
+
+
+def test_labels_of_a_classifier_that_was_trained_are_asked_for(cifar: Any, tmp_path: Path) -> None:
+    """Its ten classes may be others by now."""
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):  # a cast is no training
+        copy.deepcopy(cifar).to(dtype).float().save(tmp_path / "cast.pth")
+    loss = nn.functional.cross_entropy(cifar.train()(torch.randn(4, 3, 64, 64)), torch.arange(4))
+    loss.backward()
+    torch.optim.SGD(cifar.parameters(), lr=0.1).step()
+    with pytest.raises(ValueError, match=r"trained since it was loaded: do its 10 classes still mean what those of"):
+        cifar.save(tmp_path / "mine.pth")
+    assert not (tmp_path / "mine.pth").exists()
+    cifar.save(tmp_path / "mine.pth", categories=cifar.categories)
+    assert classifier(weights=tmp_path / "mine.pth").categories == TEN

@@ -125,7 +125,7 @@ def mutate(arguments: argparse.Namespace) -> int:
         document()
         return 0
     for area in [arguments.area] if arguments.area else AREAS:
-        mutate(area, arguments.seed, arguments.count, arguments.again, arguments.budget)
+        mutate(area, arguments.seed, arguments.count, arguments.again, arguments.slow, arguments.budget)
     return 0
 
 
@@ -196,6 +196,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, help="chooses the mutants")
     command.add_argument("--count", type=int, default=60, help="of mutants in each area")
     command.add_argument("--again", action="store_true", help="try those that survived earlier, and no others")
+    command.add_argument("--slow", action="store_true", help="with the tests that are marked slow")
     command.add_argument("--document", action="store_true", help="bring docs/mutants.md up to date, and no more")
     command.add_argument("--budget", type=float, default=12, help="seconds of tests for each mutant")
     command = add(photos, "read many damaged photos, and write docs/photo-mutants.json for docs/faults.md")

@@ -98,7 +98,7 @@ class Plugin:
         self.lines.clear()
 
 
-def run_tests(root: Path, paths: list[str], chosen: list[str] | None, seconds: float) -> int:
+def run_tests(root: Path, paths: list[str], chosen: list[str] | None, seconds: float, slow: bool = False) -> int:
     """pytest's exit status in a fork of this process; 124 after ``seconds``."""
     if not (child := os.fork()):
         try:
@@ -115,7 +115,8 @@ def run_tests(root: Path, paths: list[str], chosen: list[str] | None, seconds: f
             if chosen is None:
                 threading.settrace(plugin.trace)
                 sys.settrace(plugin.trace)
-            options = ["-q", "-p", "no:cacheprovider", "--assert=plain", "-m", "not slow", *(["-x"] if chosen else [])]
+            options = ["-q", "-p", "no:cacheprovider", "--assert=plain", *(["-x"] if chosen else [])]
+            options += [] if chosen or slow else ["-m", "not slow"]
             status = int(pytest.main([*options, *paths], plugins=[plugin]))
             sys.settrace(None)
             (root / "tests.json").write_text(json.dumps(plugin.tests))
@@ -156,15 +157,15 @@ def chosen_tests(tests: dict[str, tuple[float, list[str]]], mutant: Mutant, budg
     return [name for name, seconds in zip(names, spent, strict=True) if seconds <= budget]
 
 
-def tests_of(area: str, root: Path) -> dict[str, tuple[float, list[str]]]:
+def tests_of(area: str, root: Path, slow: bool) -> dict[str, tuple[float, list[str]]]:
     """The area's tests; they are run once for each state of the code."""
     code = b"".join(
         path.read_bytes() for part in ("shufflenetv2", "tests") for path in sorted((root / part).rglob("*.py"))
     )
-    kept = RESULTS.with_name(f"tests-{area}-{hashlib.sha256(code).hexdigest()[:16]}.json")
+    kept = RESULTS.with_name(f"{'all' if slow else 'quick'}-tests-{area}-{hashlib.sha256(code).hexdigest()[:16]}.json")
     if not kept.exists():
         print(f"{area}: which test executes what ...", file=sys.stderr)
-        run_tests(root, [f"tests/{each}" for each in AREAS[area][1].split()], None, 1800)
+        run_tests(root, [f"tests/{each}" for each in AREAS[area][1].split()], None, 3600, slow)
         shutil.copy(root / "tests.json", kept)
     tests: dict[str, tuple[float, list[str]]] = json.loads(kept.read_text())
     return tests
@@ -175,8 +176,11 @@ def results() -> dict[str, dict[str, Any]]:
     return {each["key"]: each for each in map(json.loads, lines)}
 
 
-def mutate(area: str, seed: int, count: int, again: bool, budget: float) -> None:
-    """Try ``count`` mutants of an area, each once; ``again``: those that survived earlier, and no others."""
+def mutate(area: str, seed: int, count: int, again: bool, slow: bool, budget: float) -> None:
+    """Try ``count`` mutants of an area, each once; ``again``: those that survived earlier, and no others.
+
+    ``slow``: with the tests that are marked so, too.
+    """
     RESULTS.parent.mkdir(exist_ok=True)
     known, found = results(), list(mutants(AREAS[area][0]))
     if again:
@@ -190,7 +194,7 @@ def mutate(area: str, seed: int, count: int, again: bool, budget: float) -> None
         for name in filter(None, listed.stdout.decode().split("\0")):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, root / name)
-        tests = tests_of(area, root)
+        tests = tests_of(area, root, slow)
         for mutant in sample:
             path, chosen, start = root / "shufflenetv2" / mutant.file, chosen_tests(tests, mutant, budget), time.time()
             data = path.read_bytes()

@@ -18,10 +18,10 @@ from typing import Any
 from ..benchmarking.rounds import measure
 from ..benchmarking.runtimes import GEMM_SIZE, REFERENCE, RUNTIMES, Candidate, Task
 from ..description import STANDARD
-from ..errors import DatasetError, ImageError
+from ..errors import DatasetError
 from ..package import require
 from ..weights.manifest import DEFAULT_ARCH
-from .options import add_json, any_path, arch, bounded
+from .options import add_json, any_path, arch, bounded, say
 
 NAMES = {key: runtime.name for key, runtime in RUNTIMES.items() if runtime.listed}
 
@@ -117,17 +117,14 @@ def find_folder(folder: Path) -> tuple[Path, ...]:
         DatasetError: it is not a folder, or holds no photo.
         ImageError: naming one that cannot be used, which would end the measurement later.
     """
-    from ..photos.ahead import read_ahead
+    from ..photos.ahead import check_photos
     from ..photos.listing import find_photos
     from ..photos.transform import PhotoTransform
 
     if not folder.is_dir():
         raise DatasetError(f"--folder {folder} is not a folder")
-    photos = tuple(map(Path, find_photos([folder])))
-    for batch in read_ahead(photos, PhotoTransform(STANDARD)):
-        for _, ready in batch:
-            if isinstance(ready, ImageError):
-                raise ready
+    photos = tuple(map(Path, find_photos([folder], say)))
+    check_photos(photos, PhotoTransform(STANDARD))
     return photos
 
 

@@ -26,6 +26,7 @@ from .options import (
     chosen_weights,
     positive,
     probability,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -85,9 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
     photos = find(arguments, left_out.append)
     done, failed = write_table(arguments, photos) if arguments.output else print_lines(arguments, photos)
     for line in left_out:
-        print(f"shufflenetv2: {line}", file=sys.stderr)
+        say(line)
     if failed:
-        print(f"shufflenetv2: {failed} of {done} photos could not be classified", file=sys.stderr)
+        say(f"{failed} of {done} photos could not be classified")
     return 1 if failed else 0
 
 
@@ -191,7 +192,7 @@ def write_table(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
     with table, progress_bar(None, "photo", shown=False if arguments.ray else None) as bar:
         if table.complete:
             told = "" if table.compared else "; its rows alone are kept: sources and options were not compared"
-            print(f"shufflenetv2: {shown(arguments.output)} is complete{told}; nothing was read", file=sys.stderr)
+            say(f"{shown(arguments.output)} is complete{told}; nothing was read")
             return 0, 0
         rows = rows_of_cluster if arguments.ray else rows_of_stream
         for row in rows(arguments, source, table.missing(photos, photo_name)):
@@ -204,7 +205,7 @@ def write_table(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
         table.finish()
     for count, what in ((table.unnamed, "of the first run are gone"), (table.repeated, "were named more than once")):
         if count:
-            print(f"shufflenetv2: {count} photos {what}", file=sys.stderr)
+            say(f"{count} photos {what}")
     return done, failed
 
 

@@ -11,7 +11,6 @@ import html
 import importlib
 import ipaddress
 import os
-import signal
 import socket
 import tempfile
 import threading
@@ -61,7 +60,6 @@ def run(arguments: argparse.Namespace) -> int:
     pixel_limit()  # a wrong setting is told now, not to the first visitor
     settings = {"server_port": arguments.port, "max_file_size": max_bytes()}
     opening = chosen_weights(arguments) if arguments.weights else _without_network(arguments.arch)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the photos are deleted on the way out
     with tempfile.TemporaryDirectory(prefix="shufflenetv2-demo-") as directory:
         uploads = Path(directory).resolve()
         gradio = import_gradio(uploads)

@@ -7,7 +7,6 @@ are added up, and so every photo is counted exactly once, whatever N.
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from .options import (
     add_workers,
     any_path,
     chosen_weights,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ def _stated(source: "Weights", photos: "LabelledPhotos") -> Metrics | None:
 
 def _tell(counts: "Counts", left_out: list[str]) -> None:
     for line in left_out:
-        print(f"shufflenetv2: {line}", file=sys.stderr)
+        say(line)
     if not counts.photos:
-        print(f"shufflenetv2: none of the {counts.skipped} photos could be used", file=sys.stderr)
+        say(f"none of the {counts.skipped} photos could be used")
 
 
 def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPhotos") -> "Counts":

@@ -13,7 +13,7 @@ from ..description import MAX_SIDE
 from ..errors import DatasetError
 from ..files import is_device
 from ..network.formats.table import FORMATS, PRECISIONS, SMALLEST_WITH_SMALL_STEM, Format
-from .options import add_plain, add_weights, any_path, bounded, chosen_weights, positive
+from .options import add_plain, add_weights, any_path, bounded, chosen_weights, positive, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,7 +163,7 @@ def calibration_photos(folder: Path, weights: Weights, pixels: int) -> Tensor:
             f"the file's example has {pixels} pixels a side, and photos are cut to {weights.preprocess.crop}; "
             "leave --size out, or give --fixed-batch too"
         )
-    paths = list(find_photos([folder])) if folder.is_dir() else []
+    paths = list(find_photos([folder], say)) if folder.is_dir() else []
     if len(paths) < LEAST_PHOTOS:
         raise DatasetError(
             f"--calibrate {folder}: {len(paths)} photos were found there, at least {LEAST_PHOTOS} are needed: with "

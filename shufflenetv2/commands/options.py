@@ -4,6 +4,7 @@ Commands import what needs torch or Pillow only once they run, so that `--help` 
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +41,11 @@ def add_weights(
         )
     text = f"such as {DEFAULT_ARCH}, x1_0 or 1.0 (default: the one the weights are for, or {DEFAULT_ARCH})"
     parser.add_argument("--arch", type=arch, help=text)
+
+
+def say(line: str) -> None:
+    """A line beside the results, on stderr."""
+    print(f"shufflenetv2: {line}", file=sys.stderr)
 
 
 def any_path(text: str) -> Path:
@@ -146,10 +152,10 @@ def size(text: str) -> int:
     return bounded(int, text, 32, MAX_SIDE, f"a whole number of pixels from 32 to {MAX_SIDE}")
 
 
-def sized(text: str) -> tuple[int, float]:
+def sized(text: str) -> tuple[int, float | None]:
     """``SIZE`` or ``SIZE:SHARE``."""
     pixels, colon, share = text.partition(":")
-    return size(pixels), part(share) if colon else 1.0
+    return size(pixels), part(share) if colon else None
 
 
 def fraction(text: str) -> float:

@@ -32,6 +32,7 @@ from .options import (
     from_zero,
     part,
     positive,
+    say,
     seed,
     size,
     sized,
@@ -141,7 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Around everything: an error in all processes is told once.
     with join(arguments.device) as group, ExitStack() as stack:
         require("training", "torchvision>=0.25", "tqdm>=4.66", "matplotlib>=3.9")
-        told = (lambda line: print(f"shufflenetv2: {line}", file=sys.stderr)) if group.leads else (lambda line: None)
+        told = say if group.leads else (lambda line: None)
         train, val = read_data(arguments, told)
         source, description = plan(arguments, train.categories)
         recipe = make_recipe(arguments, description)
@@ -247,9 +248,12 @@ def plan(arguments: argparse.Namespace, categories: tuple[str, ...]) -> tuple[We
 
 
 def make_recipe(arguments: argparse.Namespace, description: Description) -> Recipe:
-    sizes = arguments.sizes or [(description.preprocess.crop, 1.0)]
-    whole = sum(share for _, share in sizes)
-    sizes = tuple((pixels, share / whole) for pixels, share in sizes)
+    sizes = arguments.sizes or [(description.preprocess.crop, None)]
+    shares = [share for _, share in sizes if share is not None]
+    if shares and len(shares) < len(sizes):
+        raise TrainingError("--sizes: give every size its share of the epochs, or none: then they have the same")
+    whole = sum(shares) or len(sizes)
+    sizes = tuple((pixels, (share or 1.0) / whole) for pixels, share in sizes)
     augmentation = from_options(Augmentation, arguments)
     return from_options(Recipe, arguments, sizes=sizes, augmentation=augmentation, small_stem=description.small_stem)
 

@@ -79,3 +79,4 @@ DRAWINGS: dict[str, Callable[[Any, dict[str, Any], str], None]] = {
     "coverage": _draw_coverage,
     "confusion": _draw_confusion,
 }
+NAMES = {name + theme for name in DRAWINGS for theme in THEMES}

@@ -115,12 +115,14 @@ def write_report(folder: Path, content: dict[str, Any], one: Two, two: Two | Non
     check_packages()
     import jinja2
 
-    from .figures import draw_all
+    from .figures import NAMES, draw_all
 
     folder.mkdir(parents=True, exist_ok=True)
     figures = draw_all(content)
     for name, data in figures.items():
         write_whole(folder / f"{name}.png", data)
+    for name in NAMES - figures.keys():  # of an earlier report, of fewer classes
+        (folder / f"{name}.png").unlink(missing_ok=True)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"data": _data, "shown": shown}
     template = environment.from_string((PACKAGE / "evaluation" / "report.html").read_text(encoding="utf-8"))

@@ -77,6 +77,14 @@ def read_ahead(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def check_photos(photos: Iterable[Source], prepare: Callable[[Source], object], workers: int | None = None) -> None:
+    """Prepare each, and keep nothing: raises the ``ImageError`` of the first that cannot be used."""
+    for batch in read_ahead(photos, prepare, workers=workers):
+        for _, ready in batch:
+            if isinstance(ready, ImageError):
+                raise ready
+
+
 def _until(upcoming: Iterator[Source], count: int, ended: list[Exception]) -> Iterator[Source]:
     """At most ``count`` more; what they end in is told after the answers to those that came before it."""
     if ended:

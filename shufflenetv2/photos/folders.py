@@ -1,6 +1,8 @@
 """Folders of labelled photos: a folder a class, found in order, and split in two."""
 
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,30 +80,38 @@ def read_labelled(
     """
     left_out = LeftOut()
     folders = class_folders(directory, left_out)
+    names = [composed(folder.name) for folder in folders]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DatasetError(f"{shown(directory)} has two folders {twice[0]!r}, in two forms of Unicode; join them")
     if classes is None:
         _refuse_parts(directory, folders)
-        classes = [Category(folder.name, None) for folder in folders]
+        classes = [Category(name, None) for name in names]
     indices: dict[str, list[int]] = {}
     for index, category in enumerate(classes):
         for name in filter(None, category):
-            indices.setdefault(name, []).append(index)
-    unknown = [folder.name for folder in folders if folder.name not in indices]
+            indices.setdefault(composed(name), []).append(index)
+    unknown = [name for name in names if name not in indices]
     if unknown:
         known = _some([" or ".join(filter(None, category)) for category in classes])
         raise DatasetError(
             f"{shown(directory)} has folders that are no class: {_some(unknown)}; the classes are {known}"
         )
-    ambiguous = [folder.name for folder in folders if len(indices[folder.name]) > 1]
+    ambiguous = [name for name in names if len(indices[name]) > 1]
     if ambiguous:
         raise DatasetError(f"several classes share the label {ambiguous[0]!r}; name the folder by its WordNet id")
     paths: list[Path] = []
     labels: list[int] = []
-    for folder in folders:
+    for folder, name in zip(folders, names, strict=True):
         found = list_photos(folder, left_out)  # refuses an empty folder
         paths += found
-        labels += indices[folder.name] * len(found)
+        labels += indices[name] * len(found)
     tell(Path(directory), left_out, told)
     return LabelledPhotos(tuple(paths), tuple(labels), tuple(category.label for category in classes))
+
+
+def composed(name: str) -> str:
+    """``name`` in one form of Unicode: macOS may write an accent as a character of its own."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _refuse_parts(directory: str | os.PathLike[str], folders: Sequence[Path]) -> None:

@@ -22,6 +22,7 @@ from ..evaluation.counting import Counts, count_hits
 from ..files import TEMPORARY, read_regular, write_whole
 from ..network.model import SPECS
 from ..package import logger, progress_bar
+from ..photos.ahead import check_photos
 from ..photos.folders import LabelledPhotos
 from ..photos.transform import PhotoTransform
 from ..weights.checkpoint import MAX_BYTES, RUN_FORMAT, load_plain, save_whole, write_checkpoint
@@ -130,6 +131,9 @@ class RunFolder:
             ImageError: naming a photo that cannot be used.
         """
         trainer, group = self.trainer, self.trainer.group
+        if self.val and not self.history:  # a damaged one would end the run after its first epoch
+            mine = self.val.paths[group.rank :: group.size]
+            check_photos(mine, PhotoTransform(self.description.preprocess), trainer.recipe.workers or 1)
         left = (trainer.recipe.epochs - trainer.epoch) * trainer.steps
         with progress_bar(left, "step", shown=None if group.leads else False, dynamic_ncols=True) as bar:
             while trainer.epoch < trainer.recipe.epochs:

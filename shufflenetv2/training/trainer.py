@@ -201,16 +201,24 @@ class Trainer:
         return torch.stack([loss.detach() * len(labels), hits, hits.new_tensor(len(labels))]).double()
 
     def _reestimate_norms(self) -> None:
-        """Give the averaged weights the BatchNorm statistics of the photos as validation sees them."""
-        average = self.average.module
-        if self.group.leads:
-            order = torch.randperm(len(self.photos), generator=torch.Generator().manual_seed(self.recipe.seed)).tolist()
-            paths = [self.photos.paths[index] for index in order]  # mixed: a batch of one class varies less
-            batches = read_ahead(paths, PhotoTransform(self.preprocess), max(2, self.recipe.batch_size))
-            good = ([image for _, image in batch if isinstance(image, Tensor)] for batch in batches)
-            update_bn((torch.cat(images) for images in good if len(images) > 1), average, self.group.device)
-        for value in average.state_dict().values():
-            self.group.copy_from_leader(value)
+        """Give the averaged weights the BatchNorm statistics of the photos as validation sees them.
+
+        Each process sees its part of them; their statistics are averaged, by their numbers of batches.
+        """
+        average, group = self.average.module, self.group
+        order = torch.randperm(len(self.photos), generator=torch.Generator().manual_seed(self.recipe.seed)).tolist()
+        # Mixed: a batch of one class varies less.
+        paths = [self.photos.paths[index] for index in order[group.rank :: group.size]]
+        batches = read_ahead(paths, PhotoTransform(self.preprocess), max(2, self.recipe.batch_size))
+        good = ([image for _, image in batch if isinstance(image, Tensor)] for batch in batches)
+        update_bn((torch.cat(images) for images in good if len(images) > 1), average, group.device)
+        for norm in average.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                mean, variance, batches_seen = norm.buffers()
+                everyone = group.add(batches_seen.clone())
+                for value in (mean, variance):
+                    value.copy_(group.add(value.double() * batches_seen) / everyone)
+                batches_seen.copy_(everyone)
 
     def _check(self, totals: Tensor, step: int) -> tuple[float, float]:
         """Mean loss and accuracy so far, over all processes."""

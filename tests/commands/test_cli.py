@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,8 @@ import torchvision.models
 from PIL import Image
 from support.checkpoints import reference_model
 from support.fault_rows import fault
-from support.processes import ROOT, run, run_module, run_python
+from support.processes import ROOT, run, run_module, run_python, started
+from support.skips import needs_posix
 from support.stand_in import StandIn
 
 from shufflenetv2 import __main__ as cli
@@ -372,3 +374,27 @@ def test_closed_and_full_streams() -> None:
     assert shell('"$@" 2>&-', "weights", "list", "nonsense").stdout == ""
     result = shell('"$@" >/dev/full', "weights", "list")
     assert (result.returncode, result.stderr) == (1, "shufflenetv2: error: [Errno 28] No space left on device\n")
+
+
+@needs_posix
+def test_a_supervisors_signal_ends_a_command_like_ctrl_c(tmp_path: Path) -> None:
+    """So that what is half written is removed."""
+    program = """
+import pathlib, sys, time
+from shufflenetv2 import __main__, files
+def run(argv):
+    with files.whole_file(sys.argv[1]):
+        print("writing", flush=True)
+        time.sleep(60)
+__main__._run = run
+sys.exit(__main__.main())
+"""
+    command = [sys.executable, "-c", program, tmp_path / "file"]
+    with started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "writing\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        process.terminate()
+        assert process.communicate(timeout=30)[1] == "interrupted\n"
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []

@@ -317,9 +317,12 @@ def test_a_size_for_which_photos_would_be_too_large(capsys, tmp_path):
 def test_a_batch_that_leaves_too_few_photos_to_calibrate(checkpoint, tmp_path, capsys):
     for index in range(120):
         Image.new("RGB", (40, 40), (index, 0, 0)).save(tmp_path / f"{index}.png")
+    (tmp_path / "notes.txt").touch()
     command = ["export", "--weights", str(checkpoint), "-o", str(tmp_path / "m.onnx"), "--int8"]
     assert main([*command, "--calibrate", str(tmp_path), "--fixed-batch", "64"]) == 1
-    assert "--fixed-batch 64 leaves fewer than 100 of 120 photos" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--fixed-batch 64 leaves fewer than 100 of 120 photos" in error
+    assert f"left out of {tmp_path}: 1 file that is no photo by name (.txt)" in error
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(checkpoint, capsys, monkeypatch):

@@ -243,6 +243,8 @@ def test_many_classes_are_told_by_pairs(tmp_path: Path) -> None:
     names = tuple(f"class {index:02}" for index in range(40))
     weights = network(tmp_path / "w.pth", names, 1)
     data = photos(tmp_path / "data", names, 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/confusion.png").write_bytes(b"of an earlier report")
     assert main(["evaluate", str(data), "--weights", str(weights), "--report", str(tmp_path / "out")]) == 0
     assert not (tmp_path / "out/confusion.png").exists()
     page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))

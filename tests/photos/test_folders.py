@@ -4,6 +4,7 @@ import io
 import shutil
 import threading
 import time
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,22 @@ def test_imagenet_folders_by_wordnet_id_or_label(tmp_path: Path) -> None:
     assert [classes[label].wordnet_id for label in photos.labels] == ["n02123045", "n02123159"]
     with pytest.raises(DatasetError, match=r"several classes share the label 'tiger cat'.*WordNet id"):
         read_labelled(tmp_path, [*classes, Category("tiger cat", "n99999999")])
+
+
+def test_an_accent_is_the_same_in_every_form_of_unicode(tmp_path: Path) -> None:
+    """macOS writes some as a character of its own."""
+    one, two = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    for part, name in (("train", two), ("val", one)):
+        for each in (name, "tea"):
+            (tmp_path / part / each).mkdir(parents=True)
+            (tmp_path / part / each / "cat.jpg").symlink_to(ROOT / "images/cat.jpg")
+    train = read_labelled(tmp_path / "train")
+    assert train.categories == (one, "tea")
+    val = read_labelled(tmp_path / "val", [Category(name, None) for name in train.categories])
+    assert val.labels == train.labels == (0, 1)
+    (tmp_path / "val" / two).mkdir()
+    with pytest.raises(DatasetError, match=r"has two folders 'café', in two forms of Unicode; join them"):
+        read_labelled(tmp_path / "val", [Category(one, None)])
 
 
 def test_empty_folders_are_refused(tmp_path: Path) -> None:

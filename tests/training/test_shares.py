@@ -11,10 +11,14 @@ import torch
 from support.colours import SCRATCH, make_colours
 from support.processes import torchrun
 from support.shares import CASES, learn
+from torch import nn
 
+from shufflenetv2.description import STANDARD, Preprocess
 from shufflenetv2.devices import Group
 from shufflenetv2.entrypoints import shufflenet_v2_x0_5
 from shufflenetv2.errors import TrainingError
+from shufflenetv2.photos.folders import hold_out, read_labelled
+from shufflenetv2.photos.transform import PhotoTransform
 from shufflenetv2.training.augment import Augmentation
 
 ALONE = Group(0, 1, torch.device("cpu"))
@@ -92,7 +96,7 @@ def test_one_photo_at_a_time_if_asked_for() -> None:
 @pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
     data, output = make_colours(tmp_path / "data", 15), tmp_path / "run"  # 33 photos to learn from
-    options = ["--epochs", "6", "--batch-size", "6", "--channels-last", "--held-out", "0.25"]
+    options = ["--epochs", "6", "--batch-size", "6", "--channels-last", "--held-out", "0.25", "--reestimate-norms"]
     result = torchrun(2, "shufflenetv2", "train", data, "--output", output, *SCRATCH, *options)
     assert result.stderr.count("\nepoch ") in (5, 6)  # one process reports
     with open(output / "log.csv", newline="") as file:
@@ -101,8 +105,25 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
     for row in log:  # means over all photos
         hits = float(row["accuracy"]) * 33
         assert hits == pytest.approx(round(hits), abs=1e-3)
-    model = shufflenet_v2_x0_5(weights=output / "best.pth")
-    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+    assert shufflenet_v2_x0_5(weights=output / "best.pth")(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+    check_norms(data, torch.load(output / "last.pth", weights_only=True)["average"])
+
+
+def check_norms(data: Path, average: dict[str, torch.Tensor]) -> None:
+    """The statistics are the means over the batches of both processes, of which each saw half of the photos."""
+    photos, _ = hold_out(read_labelled(data), 0.25, 0)
+    order = torch.randperm(33, generator=torch.Generator().manual_seed(0)).tolist()
+    batches = [photos.take(mine[at : at + 6]) for mine in (order[::2], order[1::2]) for at in range(0, len(mine), 6)]
+    prepare = PhotoTransform(Preprocess(72, 72, "bilinear", STANDARD.mean, STANDARD.std))
+    weight = average["module.conv1.0.weight"]
+    given = [nn.functional.conv2d(prepare(list(batch.paths)), weight, stride=2, padding=1) for batch in batches]
+    assert [len(each) for each in given] == [6, 6, 5, 6, 6, 4]
+    for key, wanted in (
+        ("mean", torch.stack([each.mean((0, 2, 3)) for each in given]).mean(0)),
+        ("var", torch.stack([each.var((0, 2, 3)) for each in given]).mean(0)),
+    ):
+        torch.testing.assert_close(average[f"module.conv1.1.running_{key}"], wanted, rtol=1e-4, atol=1e-5)
+    assert average["module.conv1.1.num_batches_tracked"] == 6
 
 
 FAILURES = {

@@ -144,6 +144,25 @@ def test_a_corrupt_photo(data: Path, tmp_path: Path, workers: str, capsys: pytes
     assert [path.name for path in output.iterdir()] == ["command.json"]  # which the next command writes anew
 
 
+def test_a_corrupt_photo_to_validate_on_is_told_before_the_first_epoch(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = make_colours(tmp_path / "val", 1)
+    (val / "red/corrupt.jpg").write_bytes((ROOT / "images/cat.jpg").read_bytes()[:3000])
+    monkeypatch.setattr(Trainer, "run_epoch", lambda *arguments: pytest.fail("an epoch began"))
+    assert train(data, tmp_path / "run", "--epochs", "1", "--val", str(val)) == 1
+    assert f"{val / 'red/corrupt.jpg'} cannot be decoded" in error_of(capsys)
+
+
+def test_sizes_have_shares_or_none() -> None:
+    recipe = make_recipe(parse("--sizes", "64", "96"), DESCRIPTION)
+    assert recipe.sizes == ((64, 0.5), (96, 0.5))
+    recipe = make_recipe(parse("--sizes", "64:0.6", "96:0.2"), DESCRIPTION)
+    assert [share for _, share in recipe.sizes] == pytest.approx([0.75, 0.25])
+    with pytest.raises(TrainingError, match="give every size its share of the epochs, or none"):
+        make_recipe(parse("--sizes", "64:0.6", "96"), DESCRIPTION)
+
+
 def test_an_empty_class(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
