@@ -8,7 +8,7 @@ import pdoc
 import shufflenetv2
 
 
-def write_pages(folder: Path) -> None:
+def api(folder: Path) -> None:
     """Write ``index.html`` and a page for the package.
 
     Raises:

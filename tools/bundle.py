@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from shufflenetv2.builder import Weights, build, from_entry, resolve
-from shufflenetv2.description import Description, to_json
+from shufflenetv2.description import to_json
 from shufflenetv2.files import write_whole
 from shufflenetv2.package import BUNDLED, CATEGORIES, manifest_path
 from shufflenetv2.weights.checkpoint import write_checkpoint
@@ -19,7 +20,7 @@ from shufflenetv2.weights.manifest import Entry, find_entry, load_manifest, pars
 NOT_MEASURED = {"dataset": "not measured", "acc@1": 0.0, "acc@5": 0.0, "measured_by": "nobody"}
 
 
-def bundle(file: Path, name: str, *, urls: list[str], default: bool = False, **said: str) -> Entry:
+def bundle(file: Path, name: str, *, urls: list[str], default: bool = False, **said: str | None) -> None:
     """Add ``file`` to the manifest, or replace the entry of its architecture and ``name``.
 
     Args:
@@ -67,23 +68,17 @@ def bundle(file: Path, name: str, *, urls: list[str], default: bool = False, **s
         write_whole(BUNDLED / bundled, data)
     if not categories.exists():
         write_whole(categories, "".join(f"{label}\n" for label in weights.labels).encode())
-    return rewrite(text, weights.arch, name)
+    entry = rewrite(text, weights.arch, name)
+    print(f"{entry}: {entry.file}, {entry.size} bytes, sha256 {entry.sha256}")
+    print("what remains: python -m tools update, and a line in CHANGELOG.md")
 
 
 def in_half_precision(weights: Weights) -> bytes:
     tensors = weights.read(False).state_dict
     half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
-    description = Description(
-        weights.arch,
-        weights.in_channels,
-        tuple(weights.labels),
-        weights.preprocess,
-        small_stem=bool(weights.small_stem),
-        temperature=weights.temperature,
-    )
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "half.pth")
-        write_checkpoint(path, half, description)
+        write_checkpoint(path, half, replace(weights.description, metrics=None))
         build(weights.arch, resolve(weights.arch, str(path)))  # refuses what half precision made infinite
         return path.read_bytes()
 
@@ -109,7 +104,7 @@ def record(weights: str, measured: Path, dataset: str, by: str) -> None:
 
 
 def edited(
-    arch: str, name: str, fields: dict[str, Any], said: dict[str, str], default: bool
+    arch: str, name: str, fields: dict[str, Any], said: dict[str, str | None], default: bool
 ) -> tuple[dict[str, Any], str]:
     """The entry as it was, empty if it is new, and the manifest's text with ``fields`` in it."""
     manifest = json.loads(manifest_path().read_text(encoding="utf-8"))
@@ -125,7 +120,7 @@ def edited(
         entry.pop("temperature", None)  # of the file before
     entry.update(fields)
     for key, unsaid in (("license", "not stated"), ("source", "this repository"), ("recipe", "not stated")):
-        entry[key] = said.get(key, entry.get(key, unsaid))
+        entry[key] = said.get(key) or entry.get(key, unsaid)
     siblings = [each for each in entries if each["arch"] == arch]
     if default or not any(each["default"] for each in siblings):
         for each in siblings:

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from shufflenetv2.builder import resolve
-from shufflenetv2.evaluation.judging import Answers, collect, fit_temperature, likelihood, reliability
+from shufflenetv2.evaluation.judging import Answers, collect, fit_temperature
 from shufflenetv2.inference.classifier import Classifier
 from shufflenetv2.inference.explain import picture
 from shufflenetv2.package import sample_photos
@@ -65,11 +66,7 @@ def _ask(classifier: Classifier, photos: LabelledPhotos) -> Answers:
 
 
 def _judged(answers: Answers, temperature: float) -> dict[str, float]:
-    probabilities = (answers.logits.double() / temperature).softmax(1)
-    return {
-        "expected_calibration_error": reliability(probabilities, answers.right)[0],
-        "negative_log_likelihood": likelihood(answers.logits, answers.labels, temperature),
-    }
+    return replace(answers, source=replace(answers.source, temperature=temperature)).calibration
 
 
 def foreign(weights: str, count: int, by: str) -> None:

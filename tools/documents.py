@@ -1,5 +1,6 @@
 """Everything that is generated, and what is stale of it."""
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,3 +84,16 @@ def chosen(paths: Iterable[str]) -> list[Text | Picture]:
         if path not in {each.path for each in GENERATED}:
             raise ValueError(f"nothing in {path} is generated; there are {sorted({each.path for each in GENERATED})}")
     return [each for each in GENERATED if not paths or each.path in paths]
+
+
+def update(paths: Iterable[str]) -> None:
+    for each in chosen(paths):
+        print(f"{each} ...", file=sys.stderr)
+        each.update()
+
+
+def check(paths: Iterable[str]) -> int:
+    stale = [each for each in chosen(paths) if each.stale()]
+    for each in stale:
+        print(f"{each} is stale; type: python -m tools update {each.path}")
+    return 1 if stale else 0

@@ -1,6 +1,7 @@
 """``docs/faults.md``, made of the marks that the tests carry (``tests/support/fault_rows.py``)."""
 
 import json
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,6 +144,10 @@ def document() -> str:
         for (row, what), fault in sorted(collector.faults.items(), key=lambda item: item[0])
     ]
     return INTRODUCTION.format(**values) + "".join(lines) + LIMITS.format(**values)
+
+
+def faults() -> None:
+    sys.stdout.write(document())
 
 
 def rewritten(text: str) -> str:

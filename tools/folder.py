@@ -16,22 +16,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from PIL import Image
-from support.networks import randomise
 
 from shufflenetv2.__main__ import main
+from shufflenetv2.benchmarking import timing
 from shufflenetv2.benchmarking.runtimes import Candidate, Task
-from shufflenetv2.benchmarking.timing import folder, machine
 from shufflenetv2.builder import resolve
-from shufflenetv2.description import STANDARD, Description
+from shufflenetv2.description import STANDARD
 from shufflenetv2.inference.classifier import Classifier
-from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.package import sample_photos
 from shufflenetv2.photos.transform import PhotoTransform
-from shufflenetv2.weights.checkpoint import write_checkpoint
 
-from .measure import PHOTOS, make_photos
+from .measure import ARCH, PHOTOS, make_photos, random_checkpoint
 
-ARCH = "shufflenet_v2_x1_0"
 ROUNDS = 5
 LARGE = 40  # photos of 12 megapixels
 
@@ -48,7 +44,7 @@ class Way:
 
 def step_of(way: Way, photos: list[Path]) -> Callable[[], object]:
     if way.file is None:
-        return folder(Task(Candidate("folder", "torchvision", "nchw"), ARCH, 32, None, photos=tuple(photos)))
+        return timing.folder(Task(Candidate("folder", "torchvision", "nchw"), ARCH, 32, None, photos=tuple(photos)))
     classifier = Classifier(
         resolve(None, way.file), device="cpu", runtime=way.runtime, precision=way.precision, progress=False
     )
@@ -123,7 +119,7 @@ def fast_decoding(directory: Path, photos: list[Path]) -> dict[str, object]:
     return report
 
 
-def measure_folder(count: int = PHOTOS) -> None:
+def folder(count: int = PHOTOS) -> None:
     """Print the report as JSON."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -132,9 +128,7 @@ def measure_folder(count: int = PHOTOS) -> None:
         make_photos(place)
         photos = sorted(place.iterdir())[:count]
         checkpoint, int8 = str(directory / "x1_0.pth"), str(directory / "int8.onnx")
-        network = randomise(ShuffleNetV2(SPECS[ARCH]))  # else all logits are alike, which no file in fewer bits keeps
-        labels = tuple(map(str, range(1000)))
-        write_checkpoint(Path(checkpoint), network.state_dict(), Description(ARCH, 3, labels, STANDARD))
+        random_checkpoint(Path(checkpoint))
         ways = [
             Way("torchvision"),
             Way("torch", checkpoint),
@@ -144,6 +138,6 @@ def measure_folder(count: int = PHOTOS) -> None:
         ]
         if main(["export", "--weights", checkpoint, "--int8", "--calibrate", str(place), "-o", int8]) == 0:
             ways.append(Way("onnxruntime, int8", int8))
-        report = {"machine": machine(None), "folder": compared(ways, photos)}
+        report = {"machine": timing.machine(None), "folder": compared(ways, photos)}
         report["fast decoding"] = fast_decoding(directory, photos)
     print(json.dumps(report, indent=1))

@@ -26,18 +26,15 @@ from torch import Tensor, nn
 
 from shufflenetv2.benchmarking.timing import ReferencePhotos, Step, machine, one_round
 from shufflenetv2.builder import resolve
-from shufflenetv2.description import STANDARD, Description
 from shufflenetv2.inference.classifier import Classifier
 from shufflenetv2.inference.graphs import record_graph
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.package import CHECKOUT
-from shufflenetv2.weights.checkpoint import write_checkpoint
 
-from .measure import make_photos
+from .measure import ARCH, make_photos, random_checkpoint
 
 RESULTS = CHECKOUT / "docs" / "benchmark-gpu.json"
-ARCH = "shufflenet_v2_x1_0"
 SIZE = 224
 BATCHES = (1, 16, 256, 1024)
 ROUNDS = 3
@@ -237,8 +234,7 @@ def photos(device: torch.device) -> Iterator[dict[str, Any]]:
         place.mkdir()
         make_photos(place, PHOTOS)
         paths = sorted(place.iterdir())
-        state = randomise(ShuffleNetV2(SPECS[ARCH])).state_dict()
-        write_checkpoint(checkpoint, state, Description(ARCH, 3, tuple(map(str, range(1000))), STANDARD))
+        random_checkpoint(checkpoint)
         model = network(Way("torchvision", "nchw", "float32"), device)
         loader = torch.utils.data.DataLoader(
             ReferencePhotos(paths, ARCH),

@@ -8,12 +8,17 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
+from support.networks import randomise
 from tqdm import tqdm
 
+from shufflenetv2.description import STANDARD, Description
+from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.package import sample_photos
+from shufflenetv2.weights.checkpoint import write_checkpoint
 
 from .tables import BENCHMARK
 
+ARCH = "shufflenet_v2_x1_0"
 PHOTOS = 1000
 COMMANDS = [
     "benchmark",
@@ -41,8 +46,19 @@ def make_photos(directory: Path, count: int = PHOTOS) -> None:
         part.resize(size, Image.Resampling.BICUBIC).save(directory / f"{number:04}.jpg", quality=90)
 
 
-def measure() -> None:
-    """Run every command, and write what they measured."""
+def random_checkpoint(path: Path) -> None:
+    """Of width x1.0; values make no difference to the time."""
+    network = randomise(ShuffleNetV2(SPECS[ARCH]))  # else all logits are alike, which no file in fewer bits keeps
+    write_checkpoint(path, network.state_dict(), Description(ARCH, 3, tuple(map(str, range(1000))), STANDARD))
+
+
+def measure(gpu: bool = False) -> None:
+    """Run every command, and write what they measured; ``gpu``: on a GPU, its own."""
+    if gpu:
+        from .gpu import measure_gpu
+
+        measure_gpu()
+        return
     runs = []
     with tempfile.TemporaryDirectory() as directory:
         make_photos(Path(directory))

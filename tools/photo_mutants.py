@@ -82,7 +82,7 @@ def try_format(format: str, seed: int, count: int) -> tuple[Counter[str], dict[s
     return outcomes, wrong
 
 
-def photo_mutants(seed: int, count: int) -> None:
+def photos(seed: int, count: int) -> None:
     """Try ``count`` mutants, as many of each format, and write what came of them for docs/faults.md."""
     outcomes: Counter[str] = Counter()
     wrong: dict[str, str] = {}

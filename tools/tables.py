@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from shufflenetv2.commands.benchmark import NAMES, ratios, share_of_gemm
@@ -13,38 +13,32 @@ BENCHMARK = CHECKOUT / "docs/benchmark.json"
 CALIBRATION = CHECKOUT / "docs/calibration.json"
 
 
+def markdown(heads: str, rows: Iterable[str]) -> str:
+    """A table of its first line and the others."""
+    return "\n".join([heads, "|---" * (heads.count("|") - 1) + "|", *rows])
+
+
 def models() -> str:
     """The table of README.md, from weights.json."""
-    rows = [
-        "| entry point | `weights=` | classes | parameters | multiply-adds | top-1 | top-5 | file | measured by |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for entry in load_manifest():
-        cells = [
-            f"`{entry.arch}`",
-            f"`{entry.name}`",
-            f"{entry.num_classes}",
-            f"{entry.num_params:,}",
-            f"{entry.macs / 1e6:.1f} M",
-            f"{entry.metrics.acc1:.2f} %",
-            f"{entry.metrics.acc5:.2f} %",
-            f"{entry.size / 1e6:.1f} MB{', bundled' if entry.path else ''}",
-            entry.metrics.measured_by,
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+    rows = (
+        f"| `{entry.arch}` | `{entry.name}` | {entry.num_classes} | {entry.num_params:,} | {entry.macs / 1e6:.1f} M | "
+        f"{entry.metrics.acc1:.2f} % | {entry.metrics.acc5:.2f} % | "
+        f"{entry.size / 1e6:.1f} MB{', bundled' if entry.path else ''} | {entry.metrics.measured_by} |"
+        for entry in load_manifest()
+    )
+    heads = "| entry point | `weights=` | classes | parameters | multiply-adds | top-1 | top-5 | file | measured by |"
+    return markdown(heads, rows)
 
 
 def errors() -> str:
     """The table of the hub cards, from weights.json."""
-    rows = ["| Model structure | Top-1 error | Top-5 error | Params | MACs |", "|---|---|---|---|---|"]
-    for entry in load_manifest():
-        if entry.name == "imagenet1k_v1":
-            rows.append(
-                f"| {entry.arch} | {100 - entry.metrics.acc1:.2f} | {100 - entry.metrics.acc5:.2f} | "
-                f"{entry.num_params / 1e6:.2f} M | {entry.macs / 1e6:.0f} M |"
-            )
-    return "\n".join(rows)
+    rows = (
+        f"| {entry.arch} | {100 - entry.metrics.acc1:.2f} | {100 - entry.metrics.acc5:.2f} | "
+        f"{entry.num_params / 1e6:.2f} M | {entry.macs / 1e6:.0f} M |"
+        for entry in load_manifest()
+        if entry.name == "imagenet1k_v1"
+    )
+    return markdown("| Model structure | Top-1 error | Top-5 error | Params | MACs |", rows)
 
 
 def benchmark_rows() -> list[dict[str, Any]]:
@@ -54,11 +48,7 @@ def benchmark_rows() -> list[dict[str, Any]]:
 
 def speed() -> str:
     """The table of README.md, from docs/benchmark.json."""
-    lines = [
-        "| | batch 1: torchvision | this | times | batch 16: torchvision | this | times |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    rows = [row for row in benchmark_rows() if row["arch"] == "shufflenet_v2_x1_0"]
+    lines, rows = [], [row for row in benchmark_rows() if row["arch"] == "shufflenet_v2_x1_0"]
     for runtime, name in NAMES.items():
         cells = [name]
         for batch in (1, 16):
@@ -67,15 +57,12 @@ def speed() -> str:
             (ours,) = (row for row in beside if row["network"] == "deploy")
             cells += [" / ".join(theirs), f"{ours['ms']:.1f}", ratios(ours, " / ")]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown("| | batch 1: torchvision | this | times | batch 16: torchvision | this | times |", lines)
 
 
 def measurements() -> str:
     """The table of docs/measurements.md: everything in docs/benchmark.json."""
-    lines = [
-        "| | batch | network | layout | ms (quartiles) | times torchvision | of GEMM |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for row in benchmark_rows():
         first, third = row["ms_quartiles"]
         lines.append(
@@ -83,20 +70,20 @@ def measurements() -> str:
             f"{row['layout']} | {row['ms']:.2f} ({first:.2f} to {third:.2f}) | {ratios(row, ' / ')} | "
             f"{share_of_gemm(row)} |"
         )
-    return "\n".join(lines)
+    return markdown("| | batch | network | layout | ms (quartiles) | times torchvision | of GEMM |", lines)
 
 
 def foreign() -> str:
     """The table of docs/why.md, from docs/calibration.json: answers about photos of nothing the weights know."""
     found = json.loads(CALIBRATION.read_text(encoding="utf-8"))["foreign"]
     levels = [key for key in next(iter(found["kinds"].values())) if key != "photos"]
-    heads = [f"answered at {level}" for level in levels]
-    lines = [f"| what is shown | photos | {' | '.join(heads)} |", "|---|---|" + "---|" * len(heads)]
+    heads = f"| what is shown | photos | {' | '.join(f'answered at {level}' for level in levels)} |"
+    lines = []
     for kind, row in found["kinds"].items():
         shares = [f"{row[level]} ({100 * row[level] / row['photos']:.1f} %)" for level in levels]
         lines.append(f"| {kind} | {row['photos']} | {' | '.join(shares)} |")
     told = f"Of {found['weights']} with the temperature {found['temperature']:g}, measured {found['by']}."
-    return "\n".join([*lines, "", told])
+    return f"{markdown(heads, lines)}\n\n{told}"
 
 
 def foreign_short() -> str:
@@ -115,7 +102,7 @@ def foreign_short() -> str:
 def calibration() -> str:
     """The table of docs/why.md, from docs/calibration.json: what the temperature of the bundled weights changes."""
     found = json.loads(CALIBRATION.read_text(encoding="utf-8"))["calibration"]
-    lines = ["| temperature | expected calibration error | negative log likelihood |", "|---|---|---|"]
+    heads, lines = "| temperature | expected calibration error | negative log likelihood |", []
     for name, temperature in (("before", 1.0), ("after", found["temperature"])):
         error, loss = found[name]["expected_calibration_error"], found[name]["negative_log_likelihood"]
         lines.append(f"| {temperature:g} | {100 * error:.2f} % | {loss:.4f} |")
@@ -124,7 +111,7 @@ def calibration() -> str:
         f"{found['weights']}: fitted on {found['fitted_on']:,} photos {how}. The table is of {found['tried_on']:,} "
         f"test photos, on which nothing was fitted. {found['by']}."
     )
-    return "\n".join([*lines, "", told])
+    return f"{markdown(heads, lines)}\n\n{told}"
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -26,8 +26,8 @@ from shufflenetv2.devices import Group
 from shufflenetv2.files import whole_file
 from shufflenetv2.photos.folders import LabelledPhotos, hold_out, read_labelled
 from shufflenetv2.training.augment import BatchTransform, TrainingPhotos, derived_seed, epoch_batches
+from shufflenetv2.training.optimizing import moving_average
 from shufflenetv2.training.recipe import Augmentation, rate_factor
-from shufflenetv2.training.trainer import moving_average
 from shufflenetv2.weights.checkpoint import save_whole
 
 SIZE = 32
@@ -129,7 +129,7 @@ class MeanInBfloat16(nn.Module):
         return torch.stack([network(images).float() for network in self.networks]).mean(0)
 
 
-def train_teacher(photos: Path, folder: Path, *, held_out: float, seed: int = 0) -> None:
+def teacher(photos: Path, folder: Path, *, held_out: float, seed: int = 0) -> None:
     """Train both networks, resuming after the last whole epoch, and write ``teacher.pt2`` and ``log.json``."""
     known, unseen = hold_out(read_labelled(photos), held_out, seed=0)
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,11 +137,11 @@ def train_teacher(photos: Path, folder: Path, *, held_out: float, seed: int = 0)
     for name, plan in PLANS.items():
         average, logs[name] = train_network(plan, known, unseen, folder / f"{name}.pth", seed)
         networks.append(average.module)
-    teacher = MeanInBfloat16(networks).eval()
-    print(f"together: {count(teacher, unseen)} of {len(unseen)}", file=sys.stderr)
+    both = MeanInBfloat16(networks).eval()
+    print(f"together: {count(both, unseen)} of {len(unseen)}", file=sys.stderr)
     (folder / "log.json").write_text(json.dumps(logs, indent=1) + "\n")
     batch, example = torch.export.Dim("batch", min=2), torch.zeros(2, 3, SIZE, SIZE)
-    program = torch.export.export(teacher, (example,), dynamic_shapes=({0: batch},))
+    program = torch.export.export(both, (example,), dynamic_shapes=({0: batch},))
     with whole_file(folder / "teacher.pt2", ".pt2") as temporary:
         torch.export.save(program, temporary)
 

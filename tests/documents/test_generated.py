@@ -1,12 +1,13 @@
 """Whatever is generated says what it was generated from; ``python -m tools check`` is the same for all of it."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 
 from shufflenetv2 import __version__
 from tools import documents, outputs, release, tables
-from tools.__main__ import main
+from tools.__main__ import find, main, make_parser
 from tools.documents import GENERATED, Picture, Text, chosen
 
 SLOW = ("(outputs)", "(notebook)", "(faults)")  # they run what documents show, and collect all tests
@@ -80,3 +81,30 @@ def test_check_names_what_is_stale_and_what_mends_it(elsewhere: Path, capsys: py
     assert main(["update", "CITATION.cff"]) == 0
     assert main(["check", "CITATION.cff"]) == 0
     assert (elsewhere / "CITATION.cff").read_text() == f"version: {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "update",
+        "check",
+        "measure --gpu",
+        "folder",
+        "cost",
+        "faults",
+        "api",
+        "bundle best.pth --name flowers_v1 --url https://example.org/best.pth",
+        "record flowers_v1 measured.json --dataset flowers --by me",
+        "calibrate flowers_v1 train test --held-out 0.1 --by me",
+        "foreign flowers_v1 --by me",
+        "teacher photos folder",
+        "draw test",
+        pytest.param("mutate weights", marks=pytest.mark.slow),
+        "photos",
+    ],
+)
+def test_a_command_calls_its_function_with_what_is_typed(typed: str) -> None:
+    given = vars(make_parser().parse_args(typed.split()))
+    function = find(given.pop("function"))
+    assert function.__name__ == typed.partition(" ")[0]
+    inspect.signature(function).bind(**given)
