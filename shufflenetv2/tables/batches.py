@@ -1,5 +1,6 @@
 """A classifier of batches of columns: the one class for Ray, Spark, Dask and whatever else hands out arrays."""
 
+import os
 import platform
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from ..errors import IntegrityError
 from ..inference.classifier import Classifier
 from ..package import require
 from ..photos.reading import Held
-from .rows import photo_path, to_row
+from .rows import photo_name, photo_path, to_row
 
 if TYPE_CHECKING:
     import numpy
@@ -54,7 +55,8 @@ class BatchClassifier:
         """Classify one batch.
 
         Args:
-            batch: ``bytes`` (N,), what files hold, or ``path`` (N,), paths or addresses; ``photo`` (N,) names them.
+            batch: ``bytes`` (N,), what files hold, or ``path`` (N,), paths or addresses; ``photo`` (N,) names them. A
+                null, as pandas has it too, is a photo that cannot be used, or no name.
 
         Returns:
             Arrays (N,) of objects: the columns of a table, in its order (docs/many-photos.md lists them). A photo that
@@ -67,10 +69,12 @@ class BatchClassifier:
 
         if "bytes" not in batch and "path" not in batch:
             raise ValueError(f"a batch needs a column bytes or path, got {', '.join(batch) or 'none'}")
-        given = batch["bytes"] if "bytes" in batch else batch["path"]
-        names = batch.get("photo", batch.get("path", [""] * len(given)))
+        given = batch["bytes"] if "bytes" in batch else [_text(each) for each in batch["path"]]
+        names = [_text(each) for each in batch.get("photo", batch.get("path", [""] * len(given)))]
         read = _named if "bytes" in batch else lambda path, _: photo_path(path)
-        photos = [read(each, name) if each else b"" for each, name in zip(given, names, strict=True)]  # a null is none
+        photos = [
+            b"" if _is_null(each) or not each else read(each, name) for each, name in zip(given, names, strict=True)
+        ]
         features = self.stream_options["features"]
         results = self.classifier.stream(photos, **self.stream_options)
         rows = [
@@ -81,6 +85,20 @@ class BatchClassifier:
             columns[column] = numpy.empty(len(rows), dtype=object)
             columns[column][:] = [row[column] for row in rows]
         return columns
+
+
+def _is_null(value: Any) -> bool:
+    """Whether it is ``None``, or a null of pandas: NaN, which is not equal to itself, or NA, which cannot say."""
+    try:
+        return value is None or bool(value != value)
+    except TypeError:
+        return True
+
+
+def _text(name: Any) -> Any:
+    if _is_null(name):
+        return ""
+    return photo_name(name) if isinstance(name, os.PathLike) else name
 
 
 def _named(content: bytes, name: str) -> bytes | Held:

@@ -2,17 +2,20 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..package import require
 from .rows import COLUMNS, FEATURES, Row
 
+Answer = tuple[str | None, str]  # the error of a row, and the sha256 of the weights
+
 ROW_GROUP = 10_000
 PREFIX = b"shufflenetv2."  # of what a table says of itself in its metadata
 _AT_ONCE = 500  # rows as Python's objects: with features, one takes 30 kB
+_LONGEST_FIELD = 1 << 30  # of CSV, where Python allows 128 kB: --top may ask for many labels
 
 
 def write_jsonl(path: Path, rows: Iterable[Row], features: int, metadata: Mapping[str, str]) -> None:
@@ -54,6 +57,31 @@ def write_parquet(path: Path, rows: Iterable[Row], features: int, metadata: Mapp
             writer.write_table(pa.concat_tables(waiting))
 
 
+def read_jsonl(path: Path) -> Iterator[Answer]:
+    with open(path, encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            yield row["error"], row["weights_sha256"]
+
+
+def read_csv(path: Path) -> Iterator[Answer]:
+    csv.field_size_limit(_LONGEST_FIELD)
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        places = header.index("error"), header.index("weights_sha256")
+        for row in rows:
+            error, sha256 = (row[place] for place in places)
+            yield error or None, sha256
+
+
+def read_parquet(path: Path) -> Iterator[Answer]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["error", "weights_sha256"]):
+            yield from zip(batch["error"].to_pylist(), batch["weights_sha256"].to_pylist(), strict=True)
+
+
 def described(path: Path) -> dict[str, Any]:
     """What a Parquet file says that it was made with and of; nothing of other files, which keep rows alone."""
     if path.suffix.lower() != ".parquet":
@@ -70,30 +98,30 @@ def described(path: Path) -> dict[str, Any]:
     return own
 
 
-def empty(path: Path) -> bool:
-    """Whether it is a table of no row: the header of CSV alone, or nothing."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        header = file.readline().strip()
-        return not file.read(1) and header in ("", ",".join(COLUMNS), ",".join((*COLUMNS, FEATURES)))
+class Form(NamedTuple):
+    """How a table is written (path, rows, length of the features or 0, what the file says of itself), and read."""
+
+    write: Callable[[Path, Iterable[Row], int, Mapping[str, str]], Any]
+    read: Callable[[Path], Iterator[Answer]]  # row by row; ValueError, LookupError, ... of what is no table
+    needs: tuple[str, ...] = ()
 
 
-# By suffix: (path, rows, length of the features or 0, what the file says of itself), and the packages it needs.
-FORMATS: dict[str, tuple[Callable[[Path, Iterable[Row], int, Mapping[str, str]], Any], tuple[str, ...]]] = {
-    ".parquet": (write_parquet, ("pyarrow>=18",)),
-    ".csv": (write_csv, ()),
-    ".jsonl": (write_jsonl, ()),
+FORMS = {  # by suffix
+    ".parquet": Form(write_parquet, read_parquet, ("pyarrow>=18",)),
+    ".csv": Form(write_csv, read_csv),
+    ".jsonl": Form(write_jsonl, read_jsonl),
 }
 
 
-def writer_of(path: Path) -> Callable[[Path, Iterable[Row], int, Mapping[str, str]], Any]:
-    """What writes the form that the suffix names.
+def form_of(path: Path) -> Form:
+    """The form that the suffix names.
 
     Raises:
         ValueError: it names none.
         ImportError: the form needs a package that is not installed; the message has the pip line.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"a table's name ends in {', '.join(FORMATS)}, got {path.name!r:.80}")
-    write, needs = FORMATS[path.suffix.lower()]
-    require(f"a table in {path.suffix}", *needs)
-    return write
+    if path.suffix.lower() not in FORMS:
+        raise ValueError(f"a table's name ends in {', '.join(FORMS)}, got {path.name!r:.80}")
+    form = FORMS[path.suffix.lower()]
+    require(f"a table in {path.suffix}", *form.needs)
+    return form

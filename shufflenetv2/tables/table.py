@@ -5,36 +5,36 @@ of its bytes, and holds whole batches, so that a run that goes on computes the s
 that was never interrupted. ``about.json`` there says what the rows were made with; the folder is held against others.
 """
 
+import csv
 import hashlib
 import json
 import os
 import re
-import secrets
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from ..description import BATCH_SIZE
 from ..errors import ShuffleNetError, TableError
-from ..files import flush_directory, held, shown, whole_file, write_whole
-from .formats import ROW_GROUP, described, empty, writer_of
+from ..files import TEMPORARY, beside, flush_directory, held, refuse_device, shown, whole_file, write_whole
+from .formats import ROW_GROUP, described, form_of
 from .rows import Row
 
 Photo = TypeVar("Photo")
 
 SECONDS = 5.0  # what a kill may cost
+_OURS = re.compile(rf"about\.json|[0-9]{{8,}}-[0-9a-f]{{16}}|{TEMPORARY.pattern}|\.DS_Store")  # in TABLE.parts/
 
 
 class Table:
     """A context manager: within it, ``missing`` says which photos to do, ``add`` takes their rows, ``finish`` ends it.
 
     Args:
-        path: ends in ``.parquet``, ``.csv`` or ``.jsonl``.
+        path: ends in ``.parquet``, ``.csv`` or ``.jsonl``; of a link it is the file that is written, as a shell has it.
         about: what the rows are made with and of; a run that goes on must have the same. ``weights_sha256`` is one.
         description: what the file's metadata says besides, where it has any.
         features: the length of the column of features, or 0.
@@ -56,9 +56,9 @@ class Table:
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        self.path = path
-        self.folder = path.with_name(f"{path.name}.parts")
-        self.write = writer_of(path)
+        self.form = form_of(path)
+        self.path = Path(os.path.realpath(path)) if os.path.islink(path) else path
+        self.folder = self.path.with_name(f"{self.path.name}.parts")
         self.about = json.loads(json.dumps(about))  # as it will be read back
         self.description = description or {}
         self.features = features
@@ -66,6 +66,7 @@ class Table:
         self.resume, self.overwrite = resume, overwrite
         self.complete = False  # it was, before this run: there is nothing to do
         self.compared = True  # with what it was made with and of; a finished table that is no Parquet has rows alone
+        self.done = self.failed = 0  # rows of the whole table, once it is complete; those of them with an error
         self.repeated = 0  # photos that were named more than once
         self.unnamed = 0  # rows, of an earlier run, of photos that were not named in this one
         self._rows: list[Row] = []
@@ -76,9 +77,13 @@ class Table:
         with self._told("cannot be written"):
             if self.path.is_dir():
                 raise TableError(f"{shown(self.path)} is a folder, expected the name of a table")
+            refuse_device(self.path)
             if not self.folder.exists() and self.path.exists() and not self.overwrite:
-                self._check_finished()
-                return self
+                if not self.resume:
+                    raise TableError(f"{shown(self.path)} exists; --overwrite replaces it")
+                if self.path.stat().st_size:  # nothing is no table: `touch` makes it, and a full disk
+                    self._check_finished()
+                    return self
             begun = self.folder.exists()
             self.folder.mkdir(exist_ok=True)
             with ExitStack() as lock:
@@ -89,6 +94,10 @@ class Table:
         return self
 
     def _begin(self, begun: bool) -> None:
+        if others := _others(self.folder):
+            raise TableError(
+                f"{shown(self.folder)} holds files that are no table's, such as {shown(others[0])}; move them"
+            )
         if begun and not (self.resume or self.overwrite):
             raise TableError(
                 f"an unfinished table is in {shown(self.folder)}; --resume goes on with it, --overwrite begins anew"
@@ -105,20 +114,21 @@ class Table:
             write_whole(note, json.dumps(self.about, indent=1).encode())
 
     def _check_finished(self) -> None:
-        if not self.resume:
-            raise TableError(f"{shown(self.path)} exists; --overwrite replaces it")
-        if before := described(self.path):
+        before = described(self.path)
+        if before:
             self._compare(before)
-            self.complete = True
-            return
-        with open(self.path, "rb") as file:  # the last rows say it
-            file.seek(-min(self.path.stat().st_size, 1 << 20), os.SEEK_END)
-            said = re.findall(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", file.read())
-        if not said and not empty(self.path):
-            raise TableError(f"{shown(self.path)} is no table of this command; --overwrite replaces it")
-        if said and self.about["weights_sha256"].encode() not in said:
-            raise TableError(f"{shown(self.path)} is complete, by other weights; --overwrite replaces it")
-        self.complete, self.compared = True, False
+        try:
+            for error, sha256 in self.form.read(self.path):
+                if sha256 != self.about["weights_sha256"]:
+                    raise TableError(f"{shown(self.path)} is complete, by other weights; --overwrite replaces it")
+                self._count(error)
+        except (ValueError, LookupError, TypeError, csv.Error) as error:
+            raise TableError(f"{shown(self.path)} is no table of this command; --overwrite replaces it") from error
+        self.complete, self.compared = True, bool(before)
+
+    def _count(self, error: str | None) -> None:
+        self.done += 1
+        self.failed += error is not None
 
     def _compare(self, before: dict[str, Any]) -> None:
         for name in sorted({*before, *self.about}):
@@ -191,12 +201,17 @@ class Table:
         with self._told(f"cannot be written; --resume will, with the rows in {shown(self.folder)}"):
             # The temporary file is among the parts, so that nothing else lies about if this process is killed.
             with whole_file(self.folder / "table", replace=take_place) as temporary:
-                self.write(temporary, map(json.loads, _lines(self._parts)), self.features, said)
+                self.form.write(temporary, self._counted(), self.features, said)
             self.complete = True
             self._lock.close()
-            past = self.folder.with_name(f".{self.folder.name}.{secrets.token_hex(16)}")
-            self.folder.rename(past)  # at once: half of the parts would be taken for an unfinished table
-            shutil.rmtree(past, ignore_errors=True)
+            if not _others(self.folder):  # at once: half of the parts would be taken for an unfinished table
+                self.folder = self.folder.rename(beside(self.folder))
+            _remove(self.folder)
+
+    def _counted(self) -> Iterator[Row]:
+        for row in map(json.loads, _lines(self._parts)):
+            self._count(row.get("error"))
+            yield row
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -208,7 +223,7 @@ class Table:
                 self._write(len(self._rows) // self.batch_size * self.batch_size)
         finally:
             if not self._parts:  # it failed before its first row: there is nothing to go on with
-                shutil.rmtree(self.folder, ignore_errors=True)
+                _remove(self.folder)
             self._lock.close()
 
     @contextmanager
@@ -223,6 +238,20 @@ class Table:
 
 def _name(number: int, data: bytes) -> str:
     return f"{number:08}-{hashlib.sha256(data).hexdigest()[:16]}"
+
+
+def _others(folder: Path) -> list[str]:
+    """What lies in ``folder`` and is not ours."""
+    return sorted(each.name for each in folder.iterdir() if not _OURS.fullmatch(each.name))
+
+
+def _remove(folder: Path) -> None:
+    """Remove ``folder`` and what is ours in it; it stays if there is more."""
+    with suppress(OSError):
+        for each in folder.iterdir():
+            if _OURS.fullmatch(each.name):
+                each.unlink()
+        folder.rmdir()
 
 
 def _lines(parts: Iterable[Path]) -> Iterator[str]:

@@ -187,6 +187,27 @@ def test_a_null_is_an_error_in_its_place() -> None:
         assert table["error"][1] is None
 
 
+@pytest.mark.parametrize("null", [None, float("nan"), pandas.NA, pandas.NaT], ids=repr)
+def test_nulls_and_paths_as_pandas_has_them(null: object) -> None:
+    classify = BatchClassifier(weights="cifar10")
+    cat = ROOT / "images/cat.jpg"
+    for batch in (
+        {"path": [cat, null]},
+        {"path": [str(cat), null]},
+        {"bytes": [cat.read_bytes(), null], "path": [cat, null]},
+        {"bytes": [cat.read_bytes(), null], "photo": [cat, null]},
+        {"bytes": [cat.read_bytes(), b"broken"], "photo": [cat, null]},
+    ):
+        table = classify({name: pandas.Series(values, dtype=object).to_numpy() for name, values in batch.items()})
+        assert table["photo"].tolist() == [str(cat), ""]
+        assert table["label"].tolist() == ["cat", None]
+        assert table["error"][0] is None
+        assert "image" in table["error"][1]
+    table = classify({"path": numpy.array([Path(os.fsdecode(b"caf\xe9.jpg"))])})
+    assert table["photo"].tolist() == ["file:caf%E9.jpg"]
+    assert table["error"][0].startswith("caf\\udce9.jpg cannot be opened: No such file")
+
+
 def test_rows_that_come_in_another_order_are_not_believed() -> None:
     with pytest.raises(TableError, match=r"Ray gave the photo b\.jpg, where a\.jpg was next"):
         cluster.as_given({"photo": "b.jpg", "error": None}, "a.jpg")

@@ -34,7 +34,6 @@ from shufflenetv2.inference.classifier import Classifier
 from shufflenetv2.inference.stream import Result
 from shufflenetv2.tables import table as table_module
 from shufflenetv2.tables.cluster import find_remote
-from shufflenetv2.tables.formats import empty
 from shufflenetv2.tables.rows import COLUMNS, photo_name, photo_path, to_row
 from shufflenetv2.tables.table import Table
 
@@ -458,7 +457,8 @@ def test_memory_does_not_grow_with_the_photos(tmp_path: Path) -> None:
 def test_an_interrupted_first_second_leaves_nothing_that_hinders(tmp_path: Path) -> None:
     output = tmp_path / "x.csv"
     (tmp_path / "x.csv.parts").mkdir()  # as a kill leaves it, right at the beginning
-    (tmp_path / "x.csv.parts" / "00000000-0123456789abcdef.csv").write_text("left")
+    (tmp_path / "x.csv.parts" / "00000000-0123456789abcdef").write_text("left")
+    (tmp_path / "x.csv.parts" / f".about.json.{'0' * 32}.shufflenetv2-partial").write_text("left")
     assert resumed(output) == [f"{index}.jpg" for index in range(100)]
     assert len(rows_of(output)) == 100
 
@@ -471,19 +471,145 @@ def test_photos_named_more_than_once_are_counted(tmp_path: Path) -> None:
     assert table.repeated == 3
 
 
+@pytest.mark.parametrize("features", [(), ("features",)])
+def test_the_header_of_csv_alone_is_a_table(features: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(",".join((*COLUMNS, *features)) + "\n")
+    with Table(tmp_path / "x.csv", {"weights_sha256": "0"}, resume=True) as table:
+        assert (table.complete, table.done, table.failed) == (True, 0, 0)
+
+
 @pytest.mark.parametrize(
-    ("content", "whether"),
+    ("name", "content"),
     [
-        ("", True),
-        (",".join(COLUMNS) + "\n", True),
-        ("photo\n", False),
-        (",".join(COLUMNS) + "\nx", False),
-        ("x", False),
+        ("x.csv", b"\n"),
+        ("x.csv", b"photo\n"),
+        ("x.csv", ",".join(COLUMNS).encode() + b"\nx"),
+        ("x.csv", b"\xff\xfe"),
+        ("x.jsonl", b"\n"),
+        ("x.jsonl", b"[]\n"),
+        ("x.jsonl", b'{"photo": "x"}\n'),
+        ("x.jsonl", b'{"error": null, "weights_sha256": "0"}\n{"err'),
+        ("x.parquet", b"PAR1"),
     ],
 )
-def test_a_table_without_rows_is_one_and_other_text_is_none(content: str, whether: bool, tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text(content)
-    assert empty(tmp_path / "x.csv") is whether
+def test_what_is_no_table_is_not_called_complete(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    told = rf"{name} is no table of this command; --overwrite replaces it$"
+    with pytest.raises(TableError, match=told), Table(tmp_path / name, {"weights_sha256": "0"}, resume=True):
+        pass
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_a_table_of_other_columns_or_weights_is_told(tmp_path: Path) -> None:
+    pandas.DataFrame({"photo": ["x"]}).to_parquet(tmp_path / "x.parquet")
+    with (
+        pytest.raises(TableError, match=r"is no table of this command"),
+        Table(tmp_path / "x.parquet", {"weights_sha256": "0"}, resume=True),
+    ):
+        pass
+    (tmp_path / "x.jsonl").write_text(json.dumps(row(0)) + "\n")
+    with (
+        pytest.raises(TableError, match=r"x\.jsonl is complete, by other weights; --overwrite replaces it"),
+        Table(tmp_path / "x.jsonl", {"weights_sha256": "1"}, resume=True),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_file_is_begun(kind: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / f"x.{kind}"
+    output.touch()
+    assert classify(photos / "0", "--output", output) == 1
+    assert "exists; --overwrite replaces it" in capsys.readouterr().err
+    assert classify(photos / "0", "--output", output, "--resume") == 0
+    assert "complete" not in capsys.readouterr().err
+    assert len(rows_of(output)) == 30
+    assert [each.name for each in tmp_path.iterdir()] == [output.name]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_photos_that_failed_before_count_when_a_run_goes_on(
+    kind: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / f"x.{kind}"
+    with stopped_at_the_end():
+        classify(photos / "1", "--output", output, "--batch-size", 10)
+    for told in ("", "is complete"):
+        assert classify(photos / "1", "--output", output, "--batch-size", 10, "--resume") == 1
+        printed = capsys.readouterr().err
+        assert "1 of 30 photos could not be classified" in printed
+        assert told in printed
+    assert len([row for row in rows_of(output) if row["error"]]) == 1
+
+
+def test_a_long_field_of_csv_is_read_again(tmp_path: Path) -> None:
+    output = tmp_path / "x.csv"
+    with Table(output, {"weights_sha256": "0"}) as table:
+        table.add({**row(0), "top_labels": ["a label"] * 20_000, "error": "broken"})
+        table.finish()
+    with Table(output, {"weights_sha256": "0"}, resume=True) as table:
+        assert (table.complete, table.done, table.failed) == (True, 1, 1)
+
+
+@pytest.mark.parametrize("option", [None, "--resume", "--overwrite"])
+@pytest.mark.parametrize("name", ["2024.txt", "about.json.orig", "00000000-0123456789abcdef.csv"])
+def test_files_that_are_not_ours_stay(
+    name: str, option: str | None, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine.csv.parts"
+    folder.mkdir()
+    (folder / name).write_text("precious")
+    assert classify(photos / "0", "--output", tmp_path / "mine.csv", *([option] if option else [])) == 1
+    told = f"mine.csv.parts holds files that are no table's, such as {name}; move them"
+    assert told in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == [folder.name]
+    assert [each.read_text() for each in folder.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_file_that_came_between_the_parts_stays(finished: bool, tmp_path: Path) -> None:
+    table = Table(tmp_path / "x.jsonl", {"weights_sha256": "0"})
+    with suppress(ZeroDivisionError), table:
+        (table.folder / "mine.txt").write_text("precious")
+        if not finished:
+            raise ZeroDivisionError
+        table.add(row(0))
+        table.finish()
+    assert (tmp_path / "x.jsonl").exists() is finished
+    assert [each.name for each in (tmp_path / "x.jsonl.parts").iterdir()] == ["mine.txt"]
+
+
+def test_a_long_name_is_a_table_without_parts(tmp_path: Path) -> None:
+    output = tmp_path / f"{'n' * 243}.jsonl"  # with its .parts 255, which is as much as file systems take
+    assert len(resumed(output)) == 100
+    assert len(rows_of(output)) == 100
+    assert [each.name for each in tmp_path.iterdir()] == [output.name]
+
+
+@needs_posix
+@pytest.mark.parametrize("there", [True, False])
+def test_of_a_link_the_file_is_written(there: bool, tmp_path: Path) -> None:
+    link, target = tmp_path / "link.csv", tmp_path / "elsewhere" / "target.csv"
+    target.parent.mkdir()
+    if there:
+        target.write_text("old")
+    link.symlink_to(Path("elsewhere", "target.csv"))
+    with Table(link, {"weights_sha256": "0"}, overwrite=True) as table:
+        table.add(row(0))
+        table.finish()
+    assert link.is_symlink()
+    assert [each["photo"] for each in rows_of(target)] == ["0.jpg"]
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["elsewhere", "link.csv", "target.csv"]
+
+
+@needs_posix
+@pytest.mark.parametrize("option", ["resume", "overwrite"])
+def test_no_table_takes_the_place_of_a_pipe(option: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.csv")
+    table = Table(tmp_path / "x.csv", {"weights_sha256": "0"}, **{option: True})
+    with pytest.raises(TableError, match=r"x\.csv cannot be written \(is a pipe, a socket or a device; name"), table:
+        pass
+    assert (tmp_path / "x.csv").is_fifo()
 
 
 def test_photos_of_another_file_system(tmp_path: Path) -> None:
