@@ -18,13 +18,16 @@ def _alias(package):
     """A name for this state of the package: its directory, its files' names, sizes and modification times."""
     state = [str(package)]
     for file in [*sorted(package.rglob("*.py")), package.parent / "weights.json"]:
-        stat = file.stat()
-        state.append(f"{file.relative_to(package.parent).as_posix()} {stat.st_size} {stat.st_mtime_ns}")
-    return "_shufflenetv2_" + _hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
+        if file.is_file():  # an editor's lock is a link to nowhere
+            stat = file.stat()
+            state.append(f"{file.relative_to(package.parent).as_posix()} {stat.st_size} {stat.st_mtime_ns}")
+    # The name of the directory may hold bytes that are no UTF-8.
+    return "_shufflenetv2_" + _hashlib.sha256("\n".join(state).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _entrypoints():
-    package = _Path(__file__).resolve().parent / "shufflenetv2"
+    # The directory, not this file: in a snapshot of Hugging Face's, each file is a link into a store.
+    package = _Path(__file__).parent.resolve() / "shufflenetv2"
     alias = _alias(package)
     if alias not in _sys.modules:
         _importlib.invalidate_caches()
@@ -32,12 +35,8 @@ def _entrypoints():
             alias, package / "__init__.py", submodule_search_locations=[str(package)]
         )
         module = _importlib_util.module_from_spec(spec)
-        _sys.modules[alias] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del _sys.modules[alias]
-            raise
+        spec.loader.exec_module(module)
+        _sys.modules.setdefault(alias, module)  # whole, for other threads import from it at once
     return _importlib.import_module(alias + ".entrypoints")
 
 

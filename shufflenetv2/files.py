@@ -17,7 +17,7 @@ _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 # The names of temporary files: nobody can guess one and plant a link there, and what a killed process left is known.
-LONGEST = 160  # bytes of the name that they are made for
+LONGEST = 40  # characters, of up to four bytes, of the name that they are made for
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.shufflenetv2-partial(\.[a-z0-9]+)?")
 
 
@@ -74,10 +74,12 @@ def refuse_device(path: Path) -> None:
         raise NotRegularError(errno.EINVAL, "is a pipe, a socket or a device; name a file")
 
 
-def _beside(path: Path, suffix: str = "") -> Path:
-    """A temporary name that nobody can guess; of a long name it has the beginning: file systems take 255 bytes."""
-    name = os.fsdecode(os.fsencode(path.name)[:LONGEST])
-    return path.with_name(f".{name}.{secrets.token_hex(16)}.shufflenetv2-partial{suffix}")
+def beside(path: Path, suffix: str = "") -> Path:
+    """A temporary name that nobody can guess; of a long name it has the beginning: file systems take 255 bytes.
+
+    Whole characters of it: writers refuse a name that ends within one.
+    """
+    return path.with_name(f".{path.name[:LONGEST]}.{secrets.token_hex(16)}.shufflenetv2-partial{suffix}")
 
 
 @contextmanager
@@ -96,7 +98,7 @@ def whole_file(
     """
     path = Path(path)
     refuse_device(path)
-    temporary = _beside(path, suffix)
+    temporary = beside(path, suffix)
     os.close(os.open(temporary, _CREATE, 0o666))  # the umask decides, as for any other file
     try:
         yield temporary
@@ -123,7 +125,7 @@ def whole_files(path: Path, parts: Sequence[Path]) -> Iterator[Path]:
         OSError: nothing is left behind, unless it comes while the parts are moved.
     """
     refuse_device(path)
-    folder = _beside(path)
+    folder = beside(path)
     folder.mkdir()
     try:
         yield folder if path not in parts else folder / path.name

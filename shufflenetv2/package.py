@@ -20,7 +20,7 @@ from typing import Any
 from .errors import ManifestError
 
 NAME = "shufflenetv2"
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).parent.resolve()  # the directory's links alone: each file may be one, into a store
 BUNDLED = PACKAGE / "bundled"  # weights files that need no network
 CATEGORIES = PACKAGE / "categories"
 CHECKOUT = PACKAGE.parent  # or the archive that torch.hub unpacked; in a wheel's place, site-packages
@@ -36,13 +36,15 @@ def manifest_path() -> Path:
     """``weights.json``: inside the package in a wheel, else beside ``hubconf.py``.
 
     Raises:
-        ManifestError: it is in neither place.
+        ManifestError: it is in neither place, or in an archive that is not unpacked.
     """
     inside, beside = PACKAGE / "weights.json", CHECKOUT / "weights.json"
     if inside.is_file():
         return inside
     if beside.is_file() and (CHECKOUT / "hubconf.py").is_file():
         return beside
+    if not PACKAGE.is_dir():
+        raise ManifestError(f"weights.json cannot be read within an archive: unpack it, and import {NAME} from there")
     raise ManifestError(f"weights.json is missing: expected {inside}, or {beside} beside hubconf.py; install again")
 
 

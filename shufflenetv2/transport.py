@@ -17,12 +17,12 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3
-from requests.auth import AuthBase, HTTPBasicAuth
 
 from . import __version__
 from .package import NAME
 
 MAX_REDIRECTS = 5
+ESCAPES = "in a password, '/', '?', '#' and '@' are written as %2F, %3F, %23 and %40"
 CONNECT_SECONDS = 4.0  # for each address of a host; the next one, say IPv4 after a dead IPv6, is tried then
 
 _CHUNK = 1 << 16  # bytes
@@ -76,7 +76,9 @@ def _root(error: BaseException) -> BaseException:
 
 def cleaned(text: str) -> str:
     """One line that is safe to print, without credentials and queries."""
-    text = re.sub(r"//[^/@\s]*@", "//", text)
+    # Here urllib3 quotes a part of the address that it could not read, or of the proxy's.
+    text = re.sub(r"(?s)Failed to parse:.*", f"this address or the proxy's cannot be read ({ESCAPES})", text)
+    text = re.sub(r"//\S*@", "//", text)  # up to the last one: a password may hold a '/' or an '@', as it should not
     text = re.sub(r"\?[^\s'\")]+", "", text)
     return "".join(each if each.isprintable() else " " for each in text)[:300]
 
@@ -200,15 +202,10 @@ def _check_scheme(url: str, plain_http: bool) -> bool:
     return scheme == "http"
 
 
-def _auth(url: str) -> AuthBase:
+def _auth(url: str) -> Any:
     """The credentials in the URL or none: requests would look into ``.netrc`` otherwise."""
     parts = urlsplit(url)
-    return HTTPBasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else _NoAuth()
-
-
-class _NoAuth(AuthBase):
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return request
+    return (unquote(parts.username), unquote(parts.password or "")) if parts.username else lambda request: request
 
 
 class _Session(requests.Session):

@@ -110,10 +110,16 @@ def test_a_name_for_people(name: str | bytes | Path, seen: str) -> None:
     assert shown(name) == seen
 
 
-@pytest.mark.parametrize("name", ["a" * 240 + ".pth", "é" * 120])
+@pytest.mark.parametrize(
+    "name",
+    ["a" * 240 + ".pth", "é" * 120, "사진" * 30 + ".onnx", "a" + "\U0001f600" * 60],
+    ids=["one byte", "two", "three", "four"],
+)
 def test_the_longest_names_are_written(name: str, tmp_path: Path) -> None:
     write_whole(tmp_path / name, b"data")
     with whole_files(tmp_path / name, [tmp_path / name]) as target:
         target.write_bytes(b"more")
-        assert all(TEMPORARY.fullmatch(each.name) for each in tmp_path.iterdir() if each.name != name)
+        (made,) = (each.name for each in tmp_path.iterdir() if each.name != name)
+        assert TEMPORARY.fullmatch(made)
+        assert made.encode()  # whole characters
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [(name, b"more")]

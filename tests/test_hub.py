@@ -1,6 +1,9 @@
-"""What a user of torch.hub sees. Each test runs in fresh processes with an empty home."""
+"""What a user of torch.hub sees. Each test runs in fresh processes with an empty home, but for the last few."""
 
+import os
+import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ import torch
 from support.checkpoints import ARCHS, reference_model
 from support.processes import ROOT, run, run_python
 from support.repository import copy_repository, unpacked_archive
-from support.skips import needs_posix
+from support.skips import needs_linux, needs_posix
 from support.stand_in import StandIn
 
 from shufflenetv2 import __version__
@@ -226,3 +229,52 @@ def test_peak_memory_of_a_cached_load(stand_in: StandIn, tmp_path: Path) -> None
     grown = [run_python(program, str(stand_in.repository), cwd=tmp_path, env=environment).stdout for _ in range(2)][1]
     size = len(stand_in.files["shufflenetv2_x2_0-8be3c8ee.pth"])
     assert int(grown) * 1024 < 3 * size + 16e6  # kibibytes on Linux
+
+
+# In this process: each copy is a package of its own.
+
+
+def labels(repository: Path) -> list[str]:
+    return torch.hub.load(repository, "categories", weights="cifar10", source="local")  # type: ignore[no-any-return]
+
+
+def test_threads_that_load_at_once(tmp_path: Path) -> None:
+    package = copy_repository(tmp_path) / "shufflenetv2/__init__.py"
+    package.write_text("import time\ntime.sleep(0.1)\n" + package.read_text())
+    given: list[int] = []
+    threads = [threading.Thread(target=lambda: given.append(len(labels(tmp_path)))) for _ in range(6)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert given == [10] * 6
+
+
+@needs_posix
+def test_a_directory_of_links_into_a_store(tmp_path: Path) -> None:
+    """As huggingface_hub.snapshot_download makes it."""
+    (tmp_path / "store").mkdir()
+    snapshot = copy_repository(tmp_path / "snapshot")
+    for number, file in enumerate([each for each in snapshot.rglob("*") if each.is_file()]):
+        shutil.move(file, tmp_path / f"store/{number}")
+        file.symlink_to(tmp_path / f"store/{number}")
+    assert labels(snapshot)[3] == "cat"
+    model = torch.hub.load(snapshot, "shufflenet_v2_x0_5", weights="cifar10", source="local")
+    assert sum(parameter.numel() for parameter in model.parameters()) == 352_042
+
+
+@needs_linux
+def test_a_directory_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    assert labels(copy_repository(tmp_path / os.fsdecode(b"caf\xe9")))[3] == "cat"
+
+
+@needs_posix
+def test_an_editors_lock_is_no_part_of_the_package(tmp_path: Path) -> None:
+    (copy_repository(tmp_path) / "shufflenetv2/.#files.py").symlink_to("someone@host.123:456")
+    assert labels(tmp_path)[3] == "cat"
+
+
+def test_a_copy_without_the_manifest_is_told_so(tmp_path: Path) -> None:
+    (copy_repository(tmp_path) / "weights.json").unlink()
+    with pytest.raises(ValueError, match=r"weights\.json is missing: expected .* beside hubconf\.py; install again"):
+        labels(tmp_path)

@@ -162,6 +162,18 @@ def test_weights_as_values_are_taken_for_what_they_are(tmp_path: Path) -> None:
         classifier(model)
 
 
+def test_a_files_name_may_look_like_torchvisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model: Any = shufflenet_v2_x0_5(weights="cifar10")
+    model.save("best_Weights.pth")
+    assert categories(weights="best_Weights.pth") == TEN
+    for foreign in ("VGG16_Weights.IMAGENET1K_FEATURES", "FCOS_ResNet50_FPN_Weights.COCO_V1"):
+        with pytest.raises(ValueError, match=f"there are no weights '{foreign}'"):
+            categories(weights=foreign)
+        with pytest.raises(ValueError, match="would be read as a name of weights"):
+            model.save(foreign)
+
+
 @pytest.mark.parametrize("name", ["batch", "upright", "fast_decode"])
 def test_flags_are_flags(name: str) -> None:
     with pytest.raises(TypeError, match=f"{name} is True or False.*, got 'no'"):

@@ -2,17 +2,18 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 
 from ..errors import ShuffleNetError
 from ..weights.manifest import Entry, find_entry, load_manifest, matching
-from .options import add_json
+from .options import add
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, (purpose, _) in ACTIONS.items():
+    for name, purpose in ACTIONS.items():
         action = actions.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
         action.add_argument(
             "names",
@@ -20,17 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="WEIGHTS",
             help="an architecture, a weights name, or ARCH/NAME (default: all)",
         )
-        add_json(action, "one JSON object a line")
+        add(action, "--json", help="print one JSON object a line")
 
 
 def run(arguments: argparse.Namespace) -> int:
     entries = select(arguments.names)
-    act = ACTIONS[arguments.action][1]
     failed = 0
     rows: list[Row] = []
     for entry in entries:
         try:
-            row = act(entry)
+            row = row_of(arguments.action, entry)
         except ShuffleNetError as error:
             failed += 1
             print(f"shufflenetv2: error: {error}", file=sys.stderr)
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
                 continue
         if arguments.json:
             print(json.dumps(row))
-        elif act is _list:
+        elif arguments.action == "list":
             rows.append(row)
         else:
             print("  ".join(str(value) for value in row.values()))
@@ -64,9 +64,16 @@ def select(names: list[str]) -> list[Entry]:
 Row = dict[str, object]
 
 
-def _list(entry: Entry) -> Row:
+def row_of(action: str, entry: Entry) -> Row:
     from ..weights import store
 
+    match action:
+        case "fetch":
+            return {"path": str(store.fetch_to_cache(entry)), "sha256": entry.sha256}
+        case "verify":
+            return {"weights": str(entry), "verified": "ok", "path": str(store.verify(entry))}
+        case "path":
+            return {"path": str(store.local_path(entry))}
     return {
         "weights": str(entry),
         "default": entry.default,
@@ -74,7 +81,7 @@ def _list(entry: Entry) -> Row:
         "input": entry.preprocess.crop,  # pixels a side
         "acc@1": entry.metrics.acc1,  # percent
         "size": entry.size,  # bytes
-        "where": "bundled" if entry.path else "cached" if store.local_path(entry).is_file() else "not fetched",
+        "where": "bundled" if entry.path else "cached" if os.path.isfile(store.local_path(entry)) else "not fetched",
         "dataset": entry.metrics.dataset,
     }
 
@@ -96,27 +103,9 @@ def table(rows: list[Row]) -> str:
     return "\n".join(layout.format(*line).rstrip() for line in lines)
 
 
-def _fetch(entry: Entry) -> Row:
-    from ..weights import store
-
-    return {"path": str(store.fetch_to_cache(entry)), "sha256": entry.sha256}
-
-
-def _verify(entry: Entry) -> Row:
-    from ..weights import store
-
-    return {"weights": str(entry), "verified": "ok", "path": str(store.verify(entry))}
-
-
-def _path(entry: Entry) -> Row:
-    from ..weights import store
-
-    return {"path": str(store.local_path(entry))}
-
-
-ACTIONS: dict[str, tuple[str, Callable[[Entry], Row]]] = {
-    "list": ("list the weights there are, and where", _list),
-    "fetch": ("fetch weights into the cache, for later or for a machine without network", _fetch),
-    "verify": ("check the size and sha256 of files in the cache; nothing is fetched", _verify),
-    "path": ("print where files are, or would be, in the cache", _path),
+ACTIONS = {
+    "list": "list the weights there are, and where",
+    "fetch": "fetch weights into the cache, for later or for a machine without network",
+    "verify": "check the size and sha256 of files in the cache; nothing is fetched",
+    "path": "print where files are, or would be, in the cache",
 }

@@ -20,7 +20,8 @@ Row = TypeVar("Row")
 class Prediction(NamedTuple):
     """One label of a photo: its name, its softmax probability in [0, 1], its index in the logits.
 
-    ``json.dumps`` makes a list of it, and an object of ``_asdict()``.
+    ``json.dumps`` makes a list of it, and an object of ``_asdict()``. A pickle of one, or of a ``Result``, that came
+    from the hub is read only after a ``torch.hub.load`` from the same, unchanged directory; keep ``tuple(prediction)``.
 
     Example:
         >>> first = shufflenetv2.classifier(weights="cifar10")("images/cat.jpg")[0]

@@ -91,7 +91,9 @@ def read_checkpoint(path: str | os.PathLike[str], archs: Mapping[str, object]) -
     try:
         data = read_regular(expanded(path), MAX_BYTES)
     except (OSError, ValueError) as error:  # a NUL in the path
-        raise CheckpointError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        from .foreign import unreadable  # a network that is loaded by its name needs nothing of it
+
+        raise CheckpointError(unreadable(where, error)) from error
     if len(data) > MAX_BYTES:
         raise CheckpointError(f"{where} is larger than {MAX_BYTES:,} bytes: no checkpoint of this network is")
     logger.info("%s is not in the manifest: its bytes were not verified", where)
@@ -109,7 +111,8 @@ def load_plain(data: bytes, where: str, *, verified: bool = False) -> Any:
 
         check_container(data, where)
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        # mmap: a process may have made it torch's default, and it is for paths alone.
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:  # torch.load fails with a dozen unrelated types on damaged files
         raise CheckpointError(
             f"{where} cannot be loaded as a checkpoint ({type(error).__name__}: {_reason(error)}). It must be written "
@@ -153,14 +156,10 @@ def parse_checkpoint(data: bytes, where: str, archs: Mapping[str, object], *, ve
         except ManifestError as error:
             raise CheckpointError(str(error)) from error
         content = content.get("state_dict")
-    if not (isinstance(content, dict) and FIRST_KEY in content):
-        from .foreign import state_dict_in
+    if not verified or not (isinstance(content, dict) and FIRST_KEY in content):
+        from .foreign import network_in
 
-        content = state_dict_in(content, where)
-    if not verified:
-        from .foreign import as_torchvision, check_ends
-
-        check_ends(content := as_torchvision(content, where), where)
+        content = network_in(content, where)
     checkpoint = Checkpoint(content, description, where)
     if description:
         says = (len(description.categories), description.in_channels)
@@ -221,7 +220,8 @@ def _owned(tensor: Tensor, strides: tuple[int, ...], dtype: torch.dtype, taken: 
 def _check_kind(key: str, tensor: object, expected: Tensor, where: str) -> None:
     if not isinstance(tensor, Tensor):
         raise CheckpointError(f"{where}: {key!r} must be a tensor, got a {type(tensor).__name__}")
-    if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+    strided = tensor.layout is torch.strided and type(tensor) in (Tensor, nn.Parameter)
+    if tensor.is_nested or not strided or tensor.is_quantized or tensor.is_meta:
         raise CheckpointError(f"{where}: {key!r} must be a dense tensor with data, got {_kind(tensor)}")
     if tensor.nbytes > max(tensor.untyped_storage().nbytes(), EXPANDED_BYTES):
         raise CheckpointError(f"{where}: {key!r} claims {tensor.nbytes:,} bytes and holds fewer (an expanded tensor)")
@@ -256,4 +256,5 @@ def _check_values(tensors: Mapping[str, Tensor], where: str) -> None:
 def _kind(tensor: Tensor) -> str:
     if tensor.is_nested or tensor.is_quantized:
         return "a nested tensor" if tensor.is_nested else "a quantized tensor"
-    return "a tensor on the meta device" if tensor.is_meta else f"the layout {tensor.layout}"
+    kind = f"a {type(tensor).__name__} of the layout {tensor.layout}"  # torchao's have types of their own
+    return "a tensor on the meta device" if tensor.is_meta else kind

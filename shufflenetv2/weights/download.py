@@ -14,7 +14,7 @@ import urllib3
 
 from ..errors import DownloadError, IntegrityError
 from ..package import limit, logger, progress_bar
-from ..transport import RedirectError, Reply, bad_certificate, cleaned, described, public, receive
+from ..transport import ESCAPES, RedirectError, Reply, bad_certificate, cleaned, described, public, receive
 from .manifest import Entry
 
 TOTAL_SECONDS = 600.0  # over everything: names, connections, TLS, headers, bodies, pauses, every mirror
@@ -88,13 +88,15 @@ def _mirrors(entry: Entry) -> list[tuple[str, bool]]:
         return listed
     try:
         parts = urlsplit(base)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
+        unclear = "@" in parts.path + parts.query + parts.fragment  # where a password ended too soon
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not unclear
+    except ValueError:  # unbalanced brackets, a port that is no number
         usable = False
     if not usable:
+        got = f"one with an '@' ({ESCAPES})" if "@" in base else repr(cleaned(base))
         raise DownloadError(
             "SHUFFLENETV2_MIRROR must be the https or http address of a directory, such as "
-            f"https://mirror.example/models, got {cleaned(base.rpartition('@')[2])!r}"
+            f"https://mirror.example/models, got {got}"
         )
     path = f"{parts.path.rstrip('/')}/{entry.file}"
     return [(urlunsplit(parts._replace(path=path, fragment="")), parts.scheme == "http"), *listed]

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from ..description import FIRST_KEY, MAX_CHANNELS, MAX_CLASSES
 from ..errors import CheckpointError
+from ..files import expanded
 from ..package import logger
 
 _WRAPPERS = re.compile(r"(module\.|_orig_mod\.)+")  # DataParallel, torch.compile, AveragedModel: the network in a shell
+
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # one letter is a disk of Windows; Path drops a slash
 
 # Keys by which other networks and other states are known, what they are, and what to do.
 _KNOWN = [
@@ -47,6 +50,19 @@ _FOLDED = (
 )
 
 
+def unreadable(where: str, error: Exception) -> str:
+    """What is wrong with a path that could not be read."""
+    if scheme := _ADDRESS.match(where):  # the rest may hold a password
+        return (
+            f"weights are files, and {scheme[1]}://... is an address; download it first (curl -LO ADDRESS), and give "
+            "the path of the file"
+        )
+    if os.path.isdir(expanded(where)):
+        what = "is a directory, expected a regular file; it holds no file best.pth, as a run of `train` does"
+        return f"{where} cannot be read: {what}"
+    return f"{where} cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
 def check_container(data: bytes, where: str) -> None:
     """Refuse, by their outline alone, files of another format and those that would unpack to more than they hold.
 
@@ -74,14 +90,22 @@ def check_container(data: bytes, where: str) -> None:
     names = {os.path.basename(file.filename) for file in files}
     if "constants.pkl" in names:
         raise CheckpointError(
-            f"{where} is a TorchScript file; make a checkpoint of it: "
-            "torch.save(torch.jit.load(path).state_dict(), new_path)"
+            f"{where} is a TorchScript file; if `shufflenetv2 export` wrote it, call it NAME.pt; else make a "
+            "checkpoint of it: torch.save(torch.jit.load(path).state_dict(), new_path)"
         )
     if "archive_format" in names:
         raise CheckpointError(f"{where} is a torch.export file; give the checkpoint that it was exported from")
     stored = all(file.compress_type == zipfile.ZIP_STORED for file in files)
     if not stored or sum(file.file_size for file in files) > len(data):
         raise CheckpointError(f"{where} is compressed, which torch.save never does; save it anew")
+
+
+def network_in(content: object, where: str) -> dict[str, Any]:
+    """The state dict in what a file holds, under torchvision's keys, of which the ends are what they can be."""
+    if not (isinstance(content, dict) and FIRST_KEY in content):
+        content = state_dict_in(content, where)
+    check_ends(content := as_torchvision(content, where), where)
+    return content
 
 
 def state_dict_in(content: object, where: str) -> dict[str, Tensor]:
@@ -94,8 +118,6 @@ def state_dict_in(content: object, where: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{where} holds a {type(content).__name__}, expected a state dict")
     if not content:
         raise CheckpointError(f"{where} holds an empty state dict; expected one under torchvision's keys")
-    if not all(isinstance(key, str) for key in content):
-        raise CheckpointError(f"{where} has keys that are not names; expected a state dict under torchvision's keys")
     inner = [key for key, value in content.items() if _is_state_dict(value)]
     if len(inner) > 1:
         raise CheckpointError(
@@ -116,6 +138,8 @@ def _save_alone(key: str) -> str:
 
 
 def _without_prefix(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    if not all(isinstance(key, str) for key in content):
+        raise CheckpointError(f"{where} has keys that are not names; expected a state dict under torchvision's keys")
     if FIRST_KEY in content:
         return dict(content)
     prefix = next((key.removesuffix(FIRST_KEY) for key in content if key.endswith(FIRST_KEY)), None)
@@ -129,7 +153,7 @@ def _without_prefix(content: Mapping[str, Any], where: str) -> dict[str, Tensor]
         )
     logger.info("%s: the prefix %r was taken off the keys", where, prefix)
     # AveragedModel counts its updates beside the network.
-    return {key.removeprefix(prefix): value for key, value in content.items() if key != "n_averaged"}
+    return {key.removeprefix(prefix): value for key, value in content.items() if not key.endswith("n_averaged")}
 
 
 def as_torchvision(content: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -141,7 +165,9 @@ def as_torchvision(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         logger.warning("%s: the classifier was taken from under %r, and what lay before it left out", where, heads[0])
     for key, tensor in tensors.items():
         counts = isinstance(tensor, Tensor) and tensor.is_floating_point() and str(key).endswith("num_batches_tracked")
-        if counts and not tensor.is_meta and tensor.numel() == 1 and float(tensor).is_integer():
+        if not counts or tensor.is_meta or tensor.is_nested:
+            continue
+        if tensor.numel() == 1 and float(tensor).is_integer():
             tensors[key] = tensor.to(torch.int64)
     return tensors
 
@@ -177,7 +203,8 @@ def _what_it_is(content: Mapping[str, Any]) -> str:
         return meaning
     inner = [key for key, value in content.items() if isinstance(value, Mapping)]
     if inner:
-        return f"is a wrapped checkpoint with the keys {sorted(content)[:8]}; {_save_alone(inner[0])}"
+        likely = max(inner, key=lambda key: any(isinstance(each, Tensor) for each in content[key].values()))
+        return f"is a wrapped checkpoint with the keys {sorted(content)[:8]}; {_save_alone(likely)}"
     if "conv1.weight" in content and "conv1.bias" in content:
         return _FOLDED
     return f"has no tensor {FIRST_KEY!r}, so it is no ShuffleNet V2; its first keys are {sorted(content)[:4]}"

@@ -33,7 +33,8 @@ from ..package import CATEGORIES, guess, logger, manifest_path
 SCHEMA_VERSION = 1
 DEFAULT_ARCH = "shufflenet_v2_x1_0"  # where several architectures have what was named
 
-ENUM = re.compile(r"(\w+)_Weights\.(\w+)")  # how torchvision calls weights
+# How torchvision calls weights: ResNet50_Weights.DEFAULT, VGG16_Weights.IMAGENET1K_FEATURES; not best_Weights.pth.
+ENUM = re.compile(r"(\w+)_Weights\.(DEFAULT|[A-Z\d]+_[A-Z\d_]+)")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,198}(?<!\.)")  # Windows drops a dot at the end
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _WEIGHTS_NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*_v[0-9]+")

@@ -88,6 +88,7 @@ def fetch_to_cache(entry: Entry, progress: bool = True) -> Path:
     trouble = _obtain(entry, progress)[1]
     if trouble:
         raise trouble
+    _sweep(local_path(entry).parent)  # a hit has written nothing, and has swept nothing either
     return local_path(entry)
 
 
@@ -125,7 +126,7 @@ def _obtain(entry: Entry, progress: bool) -> tuple[bytes, CacheError | None]:
         case Action.FETCH:
             pass
 
-    require("fetching weights", "requests>=2.33")
+    require("fetching weights", "requests>=2.32")  # what it needs; pyproject.toml says which is secure
     from .download import download
 
     try:

@@ -22,6 +22,7 @@ from support.checkpoints import checkpoint_bytes, reference_model
 from support.fault_rows import fault
 from support.skips import needs_posix
 from torch import Tensor, nn
+from torch.utils.serialization import config
 
 from shufflenetv2 import entrypoints
 from shufflenetv2.description import Description, Metrics, Preprocess, parse_description, to_json
@@ -117,6 +118,10 @@ def quantize(state_dict: StateDict) -> None:
     state_dict[KEY] = torch.quantize_per_tensor(torch.ones(4, 4, 1, 1), 0.1, 0, torch.qint8)
 
 
+def nest(state_dict: StateDict) -> None:
+    state_dict["conv1.1.num_batches_tracked"] = torch.nested.nested_tensor([torch.ones(1)])
+
+
 SPOILT = [
     ("NaN", put(KEY, torch.full((4, 4, 1, 1), torch.nan)), f"'{KEY}' holds values that are not finite"),
     ("infinity", put("fc.bias", torch.tensor([0, 1, torch.inf, 0, 0])), "'fc.bias' holds values that are not finite"),
@@ -139,6 +144,10 @@ SPOILT = [
     ("sparse", put(KEY, torch.ones(4, 4, 1, 1).to_sparse()), f"'{KEY}' must be a dense tensor .* torch.sparse_coo"),
     ("meta", put(KEY, torch.ones(4, 4, 1, 1, device="meta")), f"'{KEY}' must be a dense tensor .* meta device"),
     (
+        "nested-counter", nest,
+        "'conv1.1.num_batches_tracked' must be a dense tensor .* nested",
+    ),
+    (
         "quantized", quantize,
         f"'{KEY}' must be a dense tensor .* quantized",
     ),
@@ -149,6 +158,7 @@ SPOILT = [
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")  # by torch, for quantized tensors
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*quantize_per_tensor.* are deprecated:UserWarning")  # still loadable, though
 @pytest.mark.parametrize(
     ("spoil", "message"),
@@ -238,6 +248,11 @@ class TestNearMisses:
             lambda good: {f"module._orig_mod.{key}": value for key, value in good.items()},
             lambda good: {"n_averaged": torch.tensor(7), **{f"module.{key}": value for key, value in good.items()}},
             lambda good: {"state_dict": {f"module.{key}": value for key, value in good.items()}},
+            lambda good: {
+                "_orig_mod.n_averaged": torch.tensor(7),
+                **{f"_orig_mod.module.{key}": value for key, value in good.items()},
+            },
+            lambda good: {0: "notes", "model": good},
         ],
         ids=[
             "optimizer",
@@ -248,6 +263,8 @@ class TestNearMisses:
             "both",
             "average",
             "state_dict.module",
+            "compiled average",
+            "beside a number",
         ],
     )
     def test_unwrapped(
@@ -285,6 +302,14 @@ class TestNearMisses:
             (lambda good: {f"backbone.{key}": value for key, value in good.items()}, r"a part of another.*'backbone.'"),
             (lambda good: {f"model.{key}": value for key, value in good.items()}, r"begin with 'model.'.*removeprefix"),
             (lambda good: {"optimizer": {"state": {}}, "epoch": 3}, r"is a wrapped checkpoint with the keys"),
+            (
+                lambda good: {"optimizer": {"state": {}}, "net": {"0.weight": torch.ones(2, 2)}},
+                r"is a wrapped checkpoint .*weights_only=True\)\['net'\]",
+            ),
+            (
+                lambda good: {"state_dict": {0: 1, **{f"module.{key}": value for key, value in good.items()}}},
+                "has keys that are not names",
+            ),
             (
                 lambda good: {"fc.weight": torch.ones(2, 3)},
                 r"has no tensor 'conv1.0.weight'.*fc.weight",
@@ -341,7 +366,11 @@ class TestNearMisses:
         header = b'{"conv1.0.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
         (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
         for name, message in (
-            ("script.pt", r"is a TorchScript file.*torch.jit.load\(path\).state_dict"),
+            (
+                "script.pt",
+                r"is a TorchScript file; if `shufflenetv2 export` wrote it, call it NAME.pt; else .*"
+                r"torch.jit.load\(path\).state_dict",
+            ),
             ("exported.pt2", "is a torch.export file"),
             ("model.safetensors", r"is a safetensors file.*load_file\(path\)"),
         ):
@@ -578,6 +607,25 @@ class TestAFileOfOnesOwn:
         with caplog.at_level(logging.INFO, "shufflenetv2"):
             entrypoints.shufflenet_v2_x0_5(weights=path)
         assert f"{path} is not in the manifest: its bytes were not verified" in caplog.messages
+
+    def test_memory_mapping_by_default_is_for_other_files(self, described: StateDict, tmp_path: Path) -> None:
+        torch.save(described, tmp_path / "best.pth")
+        with config.patch({"load.mmap": True}):
+            for weights, classes in ((tmp_path / "best.pth", 3), ("cifar10", 10)):
+                model: Any = entrypoints.shufflenet_v2_x0_5(weights=weights)
+                assert model.fc.out_features == classes
+
+    @pytest.mark.parametrize("made", [str, Path])
+    @pytest.mark.parametrize("scheme", ["https", "file"])
+    def test_an_address_is_no_file(self, scheme: str, made: Callable[[str], str | Path]) -> None:
+        with pytest.raises(CheckpointError, match=rf"and {scheme}://\.\.\. is an address; download it first") as caught:
+            entrypoints.shufflenet_v2_x0_5(weights=made(f"{scheme}://u:SECRET@host/x.pth?sig=SECRET"))
+        assert "SECRET" not in str(caught.value)
+
+    def test_a_directory_without_a_best_checkpoint(self, tmp_path: Path) -> None:
+        (tmp_path / "last.pth").touch()
+        with pytest.raises(CheckpointError, match=r"is a directory, expected a regular file; it holds no file best"):
+            entrypoints.shufflenet_v2_x0_5(weights=tmp_path)
 
     @needs_posix
     def test_a_fifo_is_not_waited_for(self, tmp_path: Path) -> None:

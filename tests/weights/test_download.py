@@ -565,6 +565,18 @@ def test_a_proxy_that_asks_for_a_password(make_entry: MakeEntry, monkeypatch: py
     assert "pw" not in str(caught.value)
 
 
+@pytest.mark.parametrize("proxy", ["http://u:SECRET/x@127.0.0.1:9", "http://u:pa@SECRET@127.0.0.1:99999"])
+def test_a_proxys_password_is_not_printed(proxy: str, make_entry: MakeEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(DownloadError, match=r"or the proxy's cannot be read \(in a password, '/'") as caught:
+        fetch(make_entry(BODY, "https://weights.example/weights.pth"))
+    assert "SECRET" not in str(caught.value)
+
+
+def test_credentials_are_taken_out_of_what_others_say() -> None:
+    assert transport.cleaned("no way to //u:pa/SE@CRET@host/x?sig=SECRET from here") == "no way to //host/x from here"
+
+
 def test_netrc_is_not_sent_but_credentials_of_the_address_are(
     make_entry: MakeEntry, tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -606,6 +618,24 @@ class TestMirrorVariable:
         monkeypatch.setenv("SHUFFLENETV2_MIRROR", base)
         with pytest.raises(DownloadError, match=r"SHUFFLENETV2_MIRROR must be the https or http address"):
             fetch(make_entry(BODY, "https://weights.example/never-asked.pth"))
+
+    @pytest.mark.parametrize(
+        "base",
+        [
+            "http://u:SECRET/pa@127.0.0.1:9/x", "http://u:1/SECRET@127.0.0.1:9/x", "http://u:SECRET#pa@127.0.0.1:9/x",
+            "http://u:1?SECRET@127.0.0.1:9/x", "http://u:pa@SECRET@host:99999/x", "http:/u:SECRET@host/x",
+            "http://127.0.0.1:9/x?mail=a@SECRET",
+        ],
+    )  # fmt: skip
+    def test_a_password_is_not_printed_however_it_is_written(
+        self, base: str, make_entry: MakeEntry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SHUFFLENETV2_MIRROR", base)
+        with pytest.raises(
+            DownloadError, match=r"got one with an '@' \(in a password, '/', .* are written as"
+        ) as caught:
+            fetch(make_entry(BODY, "https://weights.example/never-asked.pth"))
+        assert "SECRET" not in str(caught.value)
 
     def test_from_https_it_never_falls_back_to_http(
         self, make_entry: MakeEntry, tls, monkeypatch: pytest.MonkeyPatch

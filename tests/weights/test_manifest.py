@@ -209,6 +209,12 @@ class TestWhereItIs:
         (place.parent / "hubconf.py").touch()
         assert package.manifest_path() == place.parent / "weights.json"
 
+    def test_in_an_archive_that_is_not_unpacked(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (place.parent / "repository.zip").write_bytes(b"PK")
+        monkeypatch.setattr(package, "PACKAGE", place.parent / "repository.zip/shufflenetv2")
+        with pytest.raises(ManifestError, match="cannot be read within an archive: unpack it, and import"):
+            package.manifest_path()
+
     def test_inside_the_package_first(self, place: Path) -> None:
         for directory in (place, place.parent):
             (directory / "weights.json").write_text(TEXT)

@@ -22,6 +22,8 @@ from support.fault_server import Exchange, FaultServer, Handler, answer, head, u
 from support.processes import importing, run, run_python, started
 from support.skips import needs_posix, needs_root
 
+from shufflenetv2 import package
+from shufflenetv2.__main__ import main
 from shufflenetv2.errors import CacheError, DownloadError, IntegrityError
 from shufflenetv2.weights import download, store
 from shufflenetv2.weights.manifest import Entry
@@ -353,6 +355,17 @@ def test_temporary_files_of_ours_are_swept_when_a_day_old(
     assert left.exists() == (hours < 24 or owner != "ours")
 
 
+def test_fetching_into_the_cache_sweeps_it_on_a_hit_too(entry: Entry) -> None:
+    assert fetch_to_cache(entry, progress=False) == local_path(entry)
+    left = local_path(entry).with_name(f".weights.pth.{'0' * 32}.shufflenetv2-partial")
+    left.write_bytes(b"half")
+    os.utime(left, (time.time() - 25 * 3600,) * 2)
+    assert fetch(entry) == BODY
+    assert left.exists()  # a load writes nothing
+    assert fetch_to_cache(entry) == local_path(entry)
+    assert listing(left.parent) == ["weights.pth"]
+
+
 # In a process of its own: Ctrl-C reaches the main thread, which in a worker of pytest-xdist runs no test.
 INTERRUPTED = """
 import os, signal
@@ -602,6 +615,18 @@ def test_an_unreadable_file_is_fetched_anew(
     assert path.read_bytes() == BODY
 
 
+@needs_root
+def test_weights_are_listed_from_a_cache_that_may_not_be_entered(
+    entry: Entry, as_nobody: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    local_path(entry).parent.mkdir(parents=True)
+    local_path(entry).parent.chmod(0)
+    as_nobody()
+    assert main(["weights", "list"]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [("not fetched" in row, "bundled" in row) for row in rows] == [(True, False)] * 4 + [(False, True)]
+
+
 @needs_posix
 @fault(33, "flock unsupported, a no-op, or its file not writable", "no lock is ever taken", evidence="order observed")
 def test_no_lock_is_taken(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -636,6 +661,17 @@ def test_offline(entry: Entry, server: FaultServer, home: Path, monkeypatch: pyt
 def test_offline_can_be_switched_off(value: str, entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHUFFLENETV2_OFFLINE", value)
     assert fetch(entry, progress=False) == BODY
+
+
+@pytest.mark.parametrize(("version", "enough"), [("2.32.0", True), ("2.31.0", False)])
+def test_the_requests_that_there_is(version: str, enough: bool, entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the hub no one resolves versions: what has all that is needed will do."""
+    monkeypatch.setattr(package, "installed_version", lambda name: version)
+    if enough:
+        assert fetch(entry, progress=False) == BODY
+    else:
+        with pytest.raises(ImportError, match=r"requests>=2\.32 \(version 2\.31\.0 is installed\)"):
+            fetch(entry)
 
 
 class TestATargetThatIsOpenOnWindows:
