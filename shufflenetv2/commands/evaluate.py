@@ -9,24 +9,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..description import Metrics
 from ..files import check_folder, shown
 from ..package import progress_bar
-from .options import (
-    add_batch_size,
-    add_device,
-    add_json,
-    add_max_pixels,
-    add_plain,
-    add_runtime,
-    add_weights,
-    add_workers,
-    any_path,
-    chosen_weights,
-    say,
-)
+from .options import add, add_weights, any_path, chosen_weights, say
 
 if TYPE_CHECKING:
     from ..builder import Weights
@@ -42,14 +31,9 @@ LISTED = 20  # photos on which two differ, in the text
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", help="one folder a class, named by WordNet id or label")
     add_weights(parser)
-    add_batch_size(parser)
-    add_workers(parser)
-    add_device(parser)
-    add_runtime(parser)
-    add_plain(parser)
-    add_max_pixels(parser)
+    add(parser, "--batch-size", "--workers", "--device", "--runtime", "--precision", "--plain", "--max-pixels")
     parser.add_argument("--skip-bad", action="store_true", help="count photos that cannot be used, and go on")
-    add_json(parser, "one JSON object")
+    add(parser, "--json", help="print one JSON object")
     parser.add_argument(
         "--against",
         metavar="WEIGHTS",
@@ -67,11 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..computing import device_for, network_of
+    from ..computing import device_for
     from ..devices import join
     from ..evaluation.counting import count_hits
+    from ..inference.classifier import Classifier
     from ..photos.folders import read_labelled
-    from ..photos.transform import PhotoTransform
 
     source = chosen_weights(arguments)
     left_out: list[str] = []
@@ -83,19 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
         _tell(counts, left_out)
         return 0 if counts.photos else 1
     with join(device_for(source, arguments.runtime, arguments.device)) as group:
-        model = network_of(
-            source,
-            runtime=arguments.runtime,
-            precision=arguments.precision,
-            progress=group.leads,
-            deploy=not arguments.plain,
-        ).to(group.device)
-        transform = PhotoTransform(source.preprocess, source.in_channels, max_pixels=arguments.max_pixels)
+        classifier = Classifier(source, device=group.device, progress=group.leads, **_settings(arguments))
         start = time.perf_counter()
         with progress_bar(len(photos), "photo", shown=None if group.leads else False) as bar:
             counts = count_hits(
-                model,
-                transform,
+                classifier.model,
+                classifier.transform,
                 photos,
                 group,
                 batch_size=arguments.batch_size,
@@ -116,6 +93,12 @@ def _stated(source: "Weights", photos: "LabelledPhotos") -> Metrics | None:
     return source.metrics if len(set(photos.labels)) == len(photos.categories) else None
 
 
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Of the classifier of --weights."""
+    own = {name: getattr(arguments, name) for name in ("runtime", "precision", "max_pixels")}
+    return {**own, "deploy": not arguments.plain}
+
+
 def _tell(counts: "Counts", left_out: list[str]) -> None:
     for line in left_out:
         say(line)
@@ -126,7 +109,6 @@ def _tell(counts: "Counts", left_out: list[str]) -> None:
 def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPhotos") -> "Counts":
     """What needs every answer, not their count alone."""
     from ..evaluation import judging, report
-    from ..evaluation.counting import Counts
     from ..inference.classifier import Classifier
     from ..photos.folders import read_labelled
 
@@ -138,11 +120,8 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
         report.check_packages()  # before anything is computed
         if arguments.report.resolve().is_relative_to(os.path.realpath(arguments.directory)):
             raise ValueError(f"--report {shown(arguments.report)} is among the photos; name a folder beside them")
-        arguments.report.mkdir(parents=True, exist_ok=True)
-        check_folder(arguments.report)
-    settings: dict[str, Any] = {"device": arguments.device, "max_pixels": arguments.max_pixels}
-    own = {"runtime": arguments.runtime, "precision": arguments.precision, "deploy": not arguments.plain}
-    first = Classifier(source, **own, **settings)
+        _check_report(arguments.report)
+    first = Classifier(source, device=arguments.device, **_settings(arguments))
     classifiers, answers, more = [first], [], dict[str, Any]()
     if arguments.calibrate:
         source.read(False)  # an exported file has no tensors to copy, and says so
@@ -153,10 +132,10 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
     seconds = time.perf_counter() - start
     if other and both:
         places = {path: index for index, path in enumerate(both.paths)}
-        classifiers.append(Classifier(other, **settings))
+        classifiers.append(Classifier(other, device=arguments.device, max_pixels=arguments.max_pixels))
         answers.append(_asked(arguments, classifiers[1], both.take([places[path] for path in one.paths])))
         more["against"] = report.compared(*answers)
-    counts = Counts(len(one.paths), one.hits(1), one.hits(5), one.skipped)
+    counts = one.counts
     answer = to_json if arguments.json else to_text
     try:
         if arguments.calibrate:
@@ -168,6 +147,14 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
     finally:  # what was found out is told, whatever becomes of the files
         print(answer(source, counts, seconds, _stated(source, photos), more))
     return counts
+
+
+def _check_report(folder: Path) -> None:
+    """Before anything is computed: whether it can be made and written into; nothing is left where that fails later."""
+    there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise ValueError(f"--report {shown(folder)} cannot be a folder: {shown(there)} is a file; name another")
+    check_folder(there)
 
 
 def _second(arguments: argparse.Namespace) -> "Weights | None":
@@ -239,20 +226,14 @@ def _more_text(more: dict[str, Any], line: Callable[[str, int, float | None], st
 def to_json(
     source: "Weights", counts: "Counts", seconds: float, stated: Metrics | None, more: dict[str, Any] | None = None
 ) -> str:
-    from ..evaluation.counting import percent, wilson
-
-    def row(hits: int) -> dict[str, object]:
-        return {"hits": hits, "percent": percent(hits, counts.photos), "interval": wilson(hits, counts.photos)}
+    from ..evaluation.counting import scores
 
     arch, weights = source.reference
     return json.dumps(
         {
             "arch": arch,
             "weights": weights,
-            "photos": counts.photos,
-            "skipped": counts.skipped,
-            "top1": row(counts.top1),
-            "top5": row(counts.top5),
+            **scores(counts),
             "photos_per_second": counts.photos / seconds,
             "stated": stated and {"dataset": stated.dataset, "acc@1": stated.acc1, "acc@5": stated.acc5},
             **(more or {}),

@@ -14,7 +14,7 @@ from dataclasses import MISSING, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..description import MAX_SIDE, STANDARD, Category, Description, check_label, parse_description, to_json
+from ..description import MAX_SIDE, STANDARD, Description, check_label, parse_description, to_json
 from ..errors import DatasetError, ManifestError, TrainingError
 from ..files import held
 from ..package import require
@@ -23,10 +23,7 @@ from ..training.recipe import Augmentation, Recipe
 from ..weights.manifest import DEFAULT_ARCH
 from .options import (
     above_zero,
-    add_batch_size,
-    add_device,
     add_weights,
-    add_workers,
     any_path,
     fraction,
     from_zero,
@@ -38,10 +35,12 @@ from .options import (
     sized,
     workers,
 )
+from .options import (
+    add as add_shared,
+)
 
 if TYPE_CHECKING:
     from ..builder import Weights
-    from ..network.model import ShuffleNetV2
     from ..photos.folders import LabelledPhotos
 
 DEFAULTS = {each.name: each.default for kind in (Recipe, Augmentation) for each in fields(kind)}
@@ -62,13 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--small-stem", "conv1 of stride 1 and no max-pool, for photos of some 32 pixels (default: as the weights)",
         action="store_true")  # fmt: skip
     add("--freeze-backbone", "train the classifier alone", action="store_true")
-    add_device(parser)
+    add_shared(parser, "--device")
     add("--seed", "of all random choices", type=seed)
     add_schedule(parser.add_argument_group("schedule"))
     add_augmentation(parser.add_argument_group("augmentation"))
     add_teacher(parser.add_argument_group("distillation"))
     speed = parser.add_argument_group("speed")
-    add_workers(speed, "processes", workers, Recipe.workers, more="; 0: none")
+    adder(speed)("--workers", "processes that decode photos, for each process that computes; 0: none", type=workers,
+                 metavar="N")  # fmt: skip
     adder(speed)("--amp", "compute in bfloat16 where that is safe", action="store_true")
     adder(speed)("--channels-last", "the memory layout in which most devices are faster", action="store_true")
 
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_schedule(group: argparse._ActionsContainer) -> None:
     add = adder(group)
     add("--epochs", "how often every photo is seen", type=positive)
-    add_batch_size(group, Recipe.batch_size)
+    add("--batch-size", "photos computed at once", type=positive, metavar="N")
     add("--accumulate", "batches a step", type=positive)
     add("--sizes", "image sizes one after the other, each for its share of the epochs; small ones first save time "
         "(default: what the weights are for)", type=sized, nargs="+", metavar="SIZE[:SHARE]")  # fmt: skip
@@ -135,6 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..devices import join
     from ..training.digests import contents, learnt_from
     from ..training.run import RunFolder, open_run
+    from ..training.start import beginning
     from ..training.teacher import open_teacher
     from ..training.trainer import Trainer
 
@@ -147,14 +148,15 @@ def run(arguments: argparse.Namespace) -> int:
         source, description = plan(arguments, train.categories)
         recipe = make_recipe(arguments, description)
         preprocess, sizes = description.preprocess, [pixels for pixels, _ in recipe.sizes]
-        teacher = None
+        batch_sizes, teacher = recipe.batch_sizes(len(train), group.size), None  # too few photos are told now
         if arguments.teacher:
-            teacher = open_teacher(arguments.teacher, train.categories, preprocess, sizes, group.device)
+            teacher = open_teacher(arguments.teacher, train.categories, preprocess, sizes, group.device, batch_sizes)
         group.wait()  # RUN may lie among the photos: it must not appear while another process lists them
         state = open_run(arguments.output, arguments.resume is not None)
         if group.leads and not stack.enter_context(held(arguments.output)):
             raise TrainingError(f"another process is training in {arguments.output}; wait, or give another --output")
-        model = beginning(source, description, arguments.seed, progress=group.leads)
+        anew = told if state is None else (lambda line: None)
+        model = beginning(source, description, arguments.seed, group.leads, anew)
         start = {
             **learnt_from(train, val),
             "weights file": contents(source.read(group.leads).state_dict) if source else "none",
@@ -175,25 +177,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def beginning(source: Weights | None, description: Description, seed: int, progress: bool) -> ShuffleNetV2:
-    """The network before the first epoch: weights are fetched, and random ones drawn."""
-    import torch
-
-    from ..builder import build
-    from ..network.model import ShuffleNetV2
-
-    torch.manual_seed(seed)
-    count, small_stem = len(description.categories), description.small_stem
-    model = build(description.arch, source, progress=progress, num_classes=count, in_channels=3, small_stem=small_stem)
-    assert isinstance(model, ShuffleNetV2)
-    return model
-
-
 def read_data(
     arguments: argparse.Namespace, told: Callable[[str], object] = lambda line: None
 ) -> tuple[LabelledPhotos, LabelledPhotos | None]:
     """The photos to learn from, and those to validate on unless ``--held-out 0`` says there are none."""
-    from ..photos.folders import find_split, hold_out, read_labelled
+    from ..photos.folders import find_split, hold_out, read_apart, read_labelled
 
     directory = find_split(arguments.data, ["train"])
     val = arguments.val or (directory and find_split(arguments.data, ["val", "test"]))
@@ -206,7 +194,7 @@ def read_data(
     if len(train.categories) < 2:
         raise DatasetError(f"{arguments.data} has one class, {train.categories[0]!r}; telling apart takes two or more")
     if val:
-        return train, read_labelled(val, [Category(name, None) for name in train.categories], told)
+        return train, read_apart(val, directory or arguments.data, train.categories, told)
     return hold_out(train, arguments.held_out, arguments.seed) if arguments.held_out else (train, None)
 
 
@@ -252,6 +240,9 @@ def make_recipe(arguments: argparse.Namespace, description: Description) -> Reci
     shares = [share for _, share in sizes if share is not None]
     if shares and len(shares) < len(sizes):
         raise TrainingError("--sizes: give every size its share of the epochs, or none: then they have the same")
+    distilled = (arguments.temperature, arguments.distill_weight) != (Recipe.temperature, Recipe.distill_weight)
+    if distilled and not arguments.teacher:
+        raise TrainingError("--temperature and --distill-weight say how to learn from a --teacher; give one")
     whole = sum(shares) or len(sizes)
     sizes = tuple((pixels, (share or 1.0) / whole) for pixels, share in sizes)
     augmentation = from_options(Augmentation, arguments)

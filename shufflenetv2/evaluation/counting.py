@@ -2,8 +2,9 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,19 +67,34 @@ def count_hits(
 
     mine = photos.take(range(group.rank, len(photos), group.size))
     answers = answered(rank, transform, mine.paths, batch_size, workers, device=group.device)
-    top1 = top5 = skipped = 0
-    for label, (_, outcome, _) in zip(mine.labels, answers, strict=True):
-        if not isinstance(outcome, ImageError):
-            top1 += label == outcome[0]
-            top5 += label in outcome
-        elif skip_bad:
-            print(f"shufflenetv2: skipped: {outcome}", file=sys.stderr)
-            skipped += 1
-        else:
-            raise outcome
-        advance(1)
-    counts = torch.tensor([len(mine) - skipped, top1, top5, skipped], device=group.device)
+    used = top1 = top5 = 0
+    for index, first in usable(answers, skip_bad, advance):
+        used += 1
+        top1 += mine.labels[index] == first[0]
+        top5 += mine.labels[index] in first
+    counts = torch.tensor([used, top1, top5, len(mine) - used], device=group.device)
     return Counts(*group.add(counts).tolist())
+
+
+def usable(answers: Iterable[Any], skip_bad: bool, advance: Callable[[int], object]) -> Iterator[tuple[int, Any]]:
+    """Of what ``answered`` gives, which photo and its row; one that cannot be used is named on stderr, or raised."""
+    for index, (_, row, _) in enumerate(answers):
+        advance(1)
+        if not isinstance(row, ImageError):
+            yield index, row
+        elif skip_bad:
+            print(f"shufflenetv2: skipped: {row}", file=sys.stderr)
+        else:
+            raise row
+
+
+def scores(counts: Counts) -> dict[str, Any]:
+    """Counts, percentages and intervals, as JSON holds them."""
+    rows = {
+        f"top{among}": {"hits": hits, "percent": percent(hits, counts.photos), "interval": wilson(hits, counts.photos)}
+        for among, hits in ((1, counts.top1), (5, counts.top5))
+    }
+    return {"photos": counts.photos, "skipped": counts.skipped, **rows}
 
 
 def wilson(hits: int, photos: int) -> tuple[float, float]:
@@ -95,3 +111,26 @@ def wilson(hits: int, photos: int) -> tuple[float, float]:
 
 def percent(hits: int, photos: int) -> float:
     return 100 * hits / photos if photos else 0.0
+
+
+def mcnemar(alone: int, other: int) -> float:
+    """The two-sided exact p-value that ``alone`` and ``other`` of the differing photos are as likely (McNemar 1947)."""
+    photos, fewer = alone + other, min(alone, other)
+    ways = total = 1
+    for count in range(fewer):
+        ways = ways * (photos - count) // (count + 1)
+        total += ways
+    p: float = 2 * total / 2**photos
+    return min(1.0, p)
+
+
+def paired_interval(alone: int, other: int, photos: int) -> tuple[float, float]:
+    """The 95 % interval of the difference of two paired proportions, in points.
+
+    Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24
+    (2005): half a photo is added to each of the four counts, which holds where Wald's own interval is too short.
+    """
+    photos, alone_half, other_half = photos + 2, alone + 0.5, other + 0.5
+    centre = (other_half - alone_half) / photos
+    margin = Z * math.sqrt((alone_half + other_half) / photos - centre**2) / math.sqrt(photos)
+    return 100 * max(-1.0, centre - margin), 100 * min(1.0, centre + margin)

@@ -1,7 +1,6 @@
 """How good answers are: what a network says of labelled photos, in numbers; and one temperature."""
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ..description import COLDEST, HOTTEST
-from ..errors import CheckpointError, DatasetError, ImageError
+from ..errors import CheckpointError, DatasetError
 from ..files import shown
 from ..inference.classifier import Classifier
 from ..inference.stream import answered, check_finite, ranked
 from ..naming import Weights
-from ..network.formats.table import TAKEN
 from ..network.model import SPECS
 from ..photos.folders import LabelledPhotos
+from ..saving import checked_path
 from ..weights.checkpoint import read_checkpoint, write_checkpoint
+from .counting import Counts, usable
 
 BINS = 15  # of the reliability diagram, as in Guo et al.
 LEAST_PHOTOS = 200  # for a temperature
@@ -48,10 +48,20 @@ class Answers:
     def right(self) -> Tensor:
         return self.answers == self.labels
 
-    def hits(self, among: int) -> int:
-        """How often the label is among the first."""
-        _, first = ranked(self.logits, among)
-        return int((first == self.labels[:, None]).sum())
+    @property
+    def counts(self) -> Counts:
+        _, first = ranked(self.logits, 5)
+        hits = first == self.labels[:, None]
+        return Counts(len(self.paths), int(hits[:, 0].sum()), int(hits.sum()), self.skipped)
+
+    @property
+    def calibration(self) -> dict[str, float]:
+        """The temperature, and how well probabilities say how often answers are right."""
+        return {
+            "temperature": self.source.temperature,
+            "expected_calibration_error": reliability(self.probabilities, self.right)[0],
+            "negative_log_likelihood": likelihood(self.logits, self.labels, self.source.temperature),
+        }
 
 
 def collect(
@@ -76,19 +86,12 @@ def collect(
         check_finite(logits.abs().amax(1).tolist(), images)
         return logits
 
-    kept, rows, wrong = [], [torch.empty(0, len(classifier.categories))], 0
+    kept, rows = [], [torch.empty(0, len(classifier.categories))]
     reading: Any = (classifier.transform, photos.paths, batch_size, workers)
-    for index, (_, row, _) in enumerate(answered(compute, *reading, device=classifier.device)):
-        advance(1)
-        if not isinstance(row, ImageError):
-            kept.append(index)
-            rows.append(row[None].clone())
-        elif skip_bad:
-            print(f"shufflenetv2: skipped: {row}", file=sys.stderr)
-            wrong += 1
-        else:
-            raise row
-    used = photos.take(kept)
+    for index, row in usable(answered(compute, *reading, device=classifier.device), skip_bad, advance):
+        kept.append(index)
+        rows.append(row[None].clone())
+    used, wrong = photos.take(kept), len(photos) - len(kept)
     return Answers(classifier.weights, used.paths, torch.tensor(used.labels, dtype=torch.int64), torch.cat(rows), wrong)
 
 
@@ -146,11 +149,10 @@ def check_output(output: Path) -> None:
     """Before anything is computed: where ``calibrate`` will write, no other file is replaced.
 
     Raises:
-        ValueError: there is one, or nothing can be there.
+        ValueError, CheckpointError: there is one, nothing can be there, or it could not be read again by its name.
     """
-    if output.name.lower().endswith(TAKEN):
-        raise ValueError(f"--output {shown(output)} would be read as another format; a checkpoint's name ends in .pth")
-    if output.is_dir() or not output.absolute().parent.is_dir():
+    checked_path(str(output))
+    if not output.absolute().parent.is_dir():
         raise ValueError(f"--output {shown(output)} must be a file, in a folder that there is")
     try:
         if output.exists():
@@ -169,17 +171,8 @@ def calibrate(answers: Answers, output: Path) -> dict[str, Any]:
     source = answers.source
     temperature = fit_temperature(answers.logits, answers.labels)
     write_checkpoint(output, source.read(False).state_dict, replace(source.description, temperature=temperature))
-    before, after = (
-        replace(answers, source=replace(source, temperature=each)) for each in (source.temperature, temperature)
-    )
-    numbers = {"temperature": temperature, "output": str(output)}
-    for name, each in (("before", before), ("after", after)):
-        numbers[name] = {
-            "temperature": each.source.temperature,
-            "expected_calibration_error": reliability(each.probabilities, each.right)[0],
-            "negative_log_likelihood": likelihood(each.logits, each.labels, each.source.temperature),
-        }
-    return numbers
+    after = replace(answers, source=replace(source, temperature=temperature)).calibration
+    return {"temperature": temperature, "output": str(output), "before": answers.calibration, "after": after}
 
 
 def per_class(answers: Answers) -> list[dict[str, object]]:

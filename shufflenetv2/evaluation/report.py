@@ -6,20 +6,20 @@ The page is one file that needs no network and no script. Whatever comes from la
 import base64
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ..description import Category
+from ..errors import DatasetError
 from ..files import shown, write_whole
 from ..inference.classifier import Classifier
 from ..naming import Weights
 from ..package import PACKAGE, require
 from ..photos.decode import open_photo
-from .against import compare
-from .counting import percent, wilson
-from .judging import Answers, confusion, coverage, likelihood, per_class, reliability
+from .counting import mcnemar, paired_interval, scores
+from .judging import Answers, confusion, coverage, per_class, reliability
 
 SHOWN = 24  # of the surest mistakes, and of the photos on which two differ, that are shown as pictures
 PAIRS = 30  # of the most confused classes
@@ -35,7 +35,7 @@ def numbers(folder: str, answers: Answers, second: Answers | None = None) -> dic
     """All that the page says, and the answers that it follows from, as JSON holds it."""
     labels, probabilities = answers.source.labels, answers.probabilities
     surest, said, right = probabilities.max(1).values.tolist(), answers.answers.tolist(), answers.right
-    error, bins = reliability(probabilities, right)
+    _, bins = reliability(probabilities, right)
     matrix = confusion(answers)
     pairs = [[row, column, int(matrix[row, column])] for row, column in matrix.nonzero().tolist()]
     wrong = sorted((index for index in range(len(said)) if not right[index]), key=lambda index: -surest[index])
@@ -46,10 +46,8 @@ def numbers(folder: str, answers: Answers, second: Answers | None = None) -> dic
     content: dict[str, Any] = {
         "weights": title(answers.source),
         "folder": folder,
-        **scores(answers),
-        "temperature": answers.source.temperature,
-        "expected_calibration_error": error,
-        "negative_log_likelihood": likelihood(answers.logits, answers.labels, answers.source.temperature),
+        **scores(answers.counts),
+        **answers.calibration,
         "reliability": bins,
         "coverage": coverage(surest, right.tolist()),
         "classes": per_class(answers),
@@ -63,32 +61,45 @@ def numbers(folder: str, answers: Answers, second: Answers | None = None) -> dic
     return content
 
 
-def scores(answers: Answers) -> dict[str, Any]:
-    photos = len(answers.paths)
-    rows = {
-        f"top{among}": {"hits": hits, "percent": percent(hits, photos), "interval": wilson(hits, photos)}
-        for among, hits in ((1, answers.hits(1)), (5, answers.hits(5)))
-    }
-    return {"photos": photos, "skipped": answers.skipped, **rows}
-
-
 def compared(one: Answers, two: Answers) -> dict[str, Any]:
-    """What is to say of the second: of each photo on which the two differ, its label and both answers."""
-    comparison = compare(one, two)
-    names, others = one.source.labels, two.source.labels
-    said = (one.labels.tolist(), one.answers.tolist(), two.answers.tolist())
-    differing = []
-    for index in comparison.differing:
-        label, first, second = (each[index] for each in said)
-        row = {"label": names[label], "first": names[first], "second": others[second]}
-        differing.append({**row, "photo": str(one.paths[index])})
-    return {"weights": title(two.source), **scores(two), **asdict(comparison), "differing": differing}
+    """What is to say of the second: how it does beside the first, on the photos that both could use.
+
+    Raises:
+        DatasetError: these are not the same ones.
+    """
+    if one.paths != two.paths or not one.paths:
+        raise DatasetError("the two could not use the same photos, of which there must be one at least")
+    alone, other = int((one.right & ~two.right).sum()), int((two.right & ~one.right).sum())
+    photos, names, others = len(one.paths), one.source.classes, two.source.classes
+    said = zip(one.paths, one.labels.tolist(), one.answers.tolist(), two.answers.tolist(), strict=True)
+    differing = [
+        {"label": names[label].label, "first": names[first].label, "second": others[second].label, "photo": str(path)}
+        for path, label, first, second in said
+        if not _same(names[first], others[second])
+    ]
+    return {
+        "weights": title(two.source),
+        **scores(two.counts),
+        "only_first": alone,  # photos that the first alone has right
+        "only_second": other,
+        "difference": 100 * (other - alone) / photos,  # of the second's accuracy to the first's, in points
+        "interval": paired_interval(alone, other, photos),
+        "p": mcnemar(alone, other),
+        "differing": differing,
+    }
+
+
+def _same(one: Category, two: Category) -> bool:
+    """Whether they are one class: a network may know by its label what another calls by its WordNet id."""
+    if one.wordnet_id and two.wordnet_id:
+        return one.wordnet_id == two.wordnet_id  # two of ImageNet's classes are called crane
+    return bool({one.label, one.wordnet_id} & {two.label, two.wordnet_id} - {None})
 
 
 def verdict(against: dict[str, Any]) -> list[str]:
     """A comparison in words, a line each."""
     low, high = against["interval"]
-    if low <= 0 <= high:
+    if low <= 0 <= high or against["p"] >= 0.05:  # with few photos the exact test doubts what the interval shows
         better = "neither is shown to be better"
     else:
         better = "the second is better" if low > 0 else "the first is better"
@@ -165,7 +176,7 @@ def _photo_and_overlay(side: Two, index: int) -> list[bytes]:
         photo = open_photo(answers.paths[index], max_pixels=classifier.transform.max_pixels)
         return [_fitted(photo)] * 2
     explanation = classifier.explain(answers.paths[index], int(answers.answers[index]))
-    return [_fitted(explanation.photo), _fitted(explanation.overlay())]
+    return [_fitted(explanation.photo), _fitted(explanation.overlay(SIDE))]
 
 
 def _fitted(image: Image.Image) -> bytes:

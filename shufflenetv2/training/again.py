@@ -5,12 +5,14 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import TrainingError
 from ..files import expanded, read_regular, shown, write_whole
 
 FILE = "command.json"
 MAX_BYTES = 1_000_000
+UNREADABLE = (OSError, ValueError, LookupError, TypeError)
 
 
 def remember(run: Path, arguments: Sequence[str]) -> None:
@@ -26,9 +28,8 @@ def recall(run: Path) -> list[str]:
     """
     advice = "give the command that began it once more, with --resume at its end"
     try:
-        said = json.loads(read_regular(run / FILE, MAX_BYTES))
-        directory, arguments = said["directory"], said["arguments"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        directory, arguments = _said(run)
+    except UNREADABLE as error:
         reason = f"there is no {FILE} that could be read in it"
         raise TrainingError(f"{shown(run)} does not say how its run began: {reason}; {advice}") from error
     if not isinstance(arguments, list) or not all(isinstance(each, str) for each in arguments):
@@ -40,13 +41,28 @@ def recall(run: Path) -> list[str]:
     return arguments
 
 
+def is_foreign(run: Path) -> bool:
+    """Whether ``run`` holds a file of that name which ``remember`` did not write."""
+    try:
+        _said(run)
+    except UNREADABLE:
+        return os.path.lexists(run / FILE)
+    return False
+
+
+def _said(run: Path) -> tuple[Any, Any]:
+    said = json.loads(read_regular(run / FILE, MAX_BYTES))
+    return said["directory"], said["arguments"]
+
+
 def complete(arguments: argparse.Namespace) -> argparse.Namespace:
     """``arguments`` with those of the run's first command, where ``--resume RUN`` stands for them.
 
     Raises:
-        TrainingError: no one says what to train on, or where the results go.
+        TrainingError: no one says what to train on, or where the results go, or they would lie among the photos.
     """
-    if arguments.resume and arguments.output:  # the flag, with DIR behind it
+    flagged = bool(arguments.resume and arguments.output)  # the flag, with DIR behind it
+    if flagged:
         if arguments.data:
             raise TrainingError("--resume RUN and --output RUN both name the run; give --output RUN and --resume alone")
         arguments.data, arguments.resume = arguments.resume, ""
@@ -59,9 +75,13 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
         return whole
     if not arguments.data or not arguments.output:
         raise TrainingError("give a folder of photos and --output RUN; to go on with a run, --resume RUN alone")
-    if os.path.realpath(arguments.output).startswith(os.path.realpath(expanded(arguments.data)) + os.sep):
-        raise TrainingError(f"--output {arguments.output} is among the photos, where it would be a class; name another")
-    arguments.began = _without_flag(arguments.argv)
+    for folder in filter(None, (arguments.data, arguments.val)):
+        if Path(os.path.realpath(arguments.output)).is_relative_to(os.path.realpath(expanded(folder))):
+            raise TrainingError(
+                f"--output {shown(arguments.output)} is among the photos, in {shown(folder)}, where it would be a "
+                "class; name another"
+            )
+    arguments.began = _began(arguments.argv, arguments.data, flagged)
     return arguments
 
 
@@ -77,9 +97,16 @@ def _changes(argv: Sequence[str]) -> list[str]:
     return kept
 
 
-def _without_flag(argv: Sequence[str]) -> list[str]:
-    """The command without its ``--resume``, behind which there may be the folder of photos."""
-    return [each for each in argv if not each.startswith("--res") or "=" in each]
+def _began(argv: Sequence[str], folder: str, flagged: bool) -> list[str]:
+    """The command without its ``--resume``.
+
+    A folder of photos that stood behind it, or behind ``--``, goes before the options: one of them might take it for
+    its own, and more options will follow.
+    """
+    options = _changes(argv) if flagged else [each for each in argv[1:] if not each.startswith("--res")]
+    end = options.index("--") if "--" in options else len(options)
+    first = [folder] if flagged or end < len(options) else []
+    return [argv[0], *first, *options[:end]]
 
 
 def _same(one: str, other: str) -> bool:

@@ -21,6 +21,7 @@ from ..devices import Group
 from ..errors import ImageError
 from ..photos.decode import open_photo
 from ..photos.folders import LabelledPhotos
+from ..photos.framing import cut
 from .recipe import Augmentation
 
 Items = TypeVar("Items", list[int], range)
@@ -37,6 +38,7 @@ class TrainingPhotos(Dataset[tuple[Tensor | ImageError, int]]):
         from torchvision.transforms import v2  # `train --help` works without it
 
         self.photos = photos
+        self.resizes = augmentation.photo_size is not None
         steps: list[nn.Module] = []
         if augmentation.photo_size is None:
             steps.append(v2.RandomResizedCrop(size, scale=(augmentation.min_scale, 1.0), antialias=True))
@@ -49,9 +51,7 @@ class TrainingPhotos(Dataset[tuple[Tensor | ImageError, int]]):
             steps.append(v2.RandomErasing(augmentation.random_erasing))
         self.transform = v2.Compose(steps)
         # The common case of photos that have the size asked for costs only its decoding.
-        plain = augmentation.photo_size is not None and not (
-            augmentation.trivial_augment or augmentation.random_erasing
-        )
+        plain = self.resizes and not (augmentation.trivial_augment or augmentation.random_erasing)
         self.ready_size = (augmentation.photo_size, augmentation.photo_size) if plain else None
 
     def __len__(self) -> int:
@@ -64,6 +64,8 @@ class TrainingPhotos(Dataset[tuple[Tensor | ImageError, int]]):
             return error, self.photos.labels[index]
         if image.size == self.ready_size:
             return _to_tensor(image), self.photos.labels[index]
+        if self.resizes:
+            image = image.crop(cut(*image.size))  # as PhotoTransform: a very long photo, resized, would fill the memory
         return self.transform(image), self.photos.labels[index]
 
 

@@ -75,6 +75,28 @@ class Recipe:
                 f"normalise; give --batch-size 2 or more, or sizes above {one_pixel}"
             )
 
+    def steps(self, photos: int, processes: int) -> int:
+        """So many an epoch.
+
+        Every photo is used in every epoch, in batches that differ by one photo at most: BatchNorm suffers from small
+        ones, and most from single photos. So batches of 2 or 3 may become larger by one or two, others never.
+
+        Raises:
+            TrainingError: the photos are too few.
+        """
+        batches, least = processes * self.accumulate, min(2, self.batch_size)
+        if photos < batches * least:
+            raise TrainingError(
+                f"{photos} photos are too few for {processes} processes and --accumulate {self.accumulate}: "
+                f"a step needs at least {batches * least}"
+            )
+        return min(math.ceil(photos / (batches * self.batch_size)), photos // (batches * least))
+
+    def batch_sizes(self, photos: int, processes: int) -> tuple[int, int]:
+        """Photos in the smallest and in the largest batch; TrainingError: the photos are too few."""
+        count = self.steps(photos, processes) * self.accumulate * processes
+        return photos // count, math.ceil(photos / count)
+
 
 def rate_factor(progress: float, warmup: float, decay: str) -> float:
     """What the peak learning rate is multiplied with at ``progress``: up to 1 in a straight line, then down to 0.

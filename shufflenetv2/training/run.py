@@ -5,9 +5,7 @@
 the end ``curves.png``, its picture. Each file appears whole or not at all.
 """
 
-import csv
 import dataclasses
-import io
 import os
 import sys
 import tempfile
@@ -19,13 +17,16 @@ from typing import Any
 from ..description import Description, Metrics, parse_description, to_json
 from ..errors import CheckpointError, TrainingError
 from ..evaluation.counting import Counts, count_hits
-from ..files import TEMPORARY, read_regular, write_whole
+from ..files import TEMPORARY, read_regular, shown, write_whole
+from ..network.formats.table import TAKEN
 from ..network.model import SPECS
 from ..package import logger, progress_bar
 from ..photos.ahead import check_photos
 from ..photos.folders import LabelledPhotos
 from ..photos.transform import PhotoTransform
 from ..weights.checkpoint import MAX_BYTES, RUN_FORMAT, load_plain, save_whole, write_checkpoint
+from .again import FILE, is_foreign
+from .history import curves, table
 from .trainer import EpochResult, Trainer
 
 SCHEMA_VERSION = 1
@@ -33,13 +34,15 @@ KINDS = {"epoch": int, "settings": dict, "history": list, "best": float, "descri
 KINDS |= {"model": dict, "average": dict, "optimizer": dict}
 # A resumed run may follow another schedule, and go faster or slower; everything else would make it another run.
 FREE = ("epochs", "sizes", "lr", "workers")
+WRITTEN = ("best.pth", "log.csv", "curves.png")  # and last.pth, by which a run is known
 
 
 def open_run(path: Path, resume: bool) -> dict[str, Any] | None:
     """The state of the run in ``path``, if it is to go on; else the folder is made.
 
     Raises:
-        TrainingError: there is a run and none to resume, or the reverse; the folder cannot be written to.
+        TrainingError: there is a run and none to resume, or the reverse; the folder cannot be written to, or holds
+            files of others that would be replaced.
         CheckpointError: ``last.pth`` is no state of a run.
     """
     last = path / "last.pth"
@@ -49,6 +52,8 @@ def open_run(path: Path, resume: bool) -> dict[str, Any] | None:
             f"nothing can be resumed in {path}: it holds no last.pth, which the first whole epoch leaves; leave out "
             "--resume to start anew, or give the --output of another run"
         )
+    if not there:
+        _check_new(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()  # so much can be written
@@ -60,6 +65,21 @@ def open_run(path: Path, resume: bool) -> dict[str, Any] | None:
     if there and not resume:
         raise TrainingError(f"{path} holds a run already; give --resume to go on with it, or another --output")
     return state
+
+
+def _check_new(path: Path) -> None:
+    """Nothing of the user's is replaced by a run that begins in ``path``, and its folder can be given as weights."""
+    if path.name.lower().endswith(TAKEN):
+        raise TrainingError(
+            f"--output {shown(path)} would be read as another format ({', '.join(TAKEN)}), not as the folder of a run; "
+            "name another"
+        )
+    others = [name for name in WRITTEN if os.path.lexists(path / name)] + [FILE] * is_foreign(path)
+    if others:
+        raise TrainingError(
+            f"{shown(path)} holds files that the run would replace: {', '.join(others)}; give another --output, or "
+            "move them away"
+        )
 
 
 def read_state(last: Path) -> dict[str, Any]:
@@ -232,33 +252,3 @@ class RunFolder:
         learnt = f"loss {result.loss:.4f}, accuracy {result.accuracy:.2%}{validation}"
         place = f"epoch {result.epoch}/{self.trainer.recipe.epochs}: {result.size} px, lr {result.lr:.4f}"
         return f"{place}, {learnt}, {result.seconds:.1f} s, waiting for photos {result.waiting:.1%}"
-
-
-def table(history: list[dict[str, float | int]]) -> str:
-    """The history as CSV, one line an epoch."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in history:
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-    return text.getvalue()
-
-
-def curves(history: list[dict[str, float | int]]) -> bytes:
-    """Loss and accuracy against the epoch, as a PNG."""
-    import matplotlib as mpl  # it takes a second, and `train --help` works without it
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"text.usetex": False}):  # LaTeX may be a user's wish, and is seldom there
-        epochs = [row["epoch"] for row in history]
-        figure = Figure(figsize=(9, 3.5), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        left.plot(epochs, [row["loss"] for row in history], marker=".", label="training")
-        left.set(xlabel="epoch", ylabel="loss")
-        right.plot(epochs, [100 * row["accuracy"] for row in history], marker=".", label="training")
-        if "val_accuracy" in history[0]:
-            right.plot(epochs, [100 * row["val_accuracy"] for row in history], marker=".", label="validation")
-        right.set(xlabel="epoch", ylabel="top-1 accuracy, %")
-        right.legend()
-        figure.savefig(image := io.BytesIO(), format="png", dpi=100)
-        return image.getvalue()

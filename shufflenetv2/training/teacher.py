@@ -6,7 +6,7 @@ Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, htt
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,14 @@ def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def open_teacher(
-    name: str, categories: Sequence[str], preprocess: Preprocess, sizes: Sequence[int], device: torch.device
+    name: str,
+    categories: Sequence[str],
+    preprocess: Preprocess,
+    sizes: Sequence[int],
+    device: torch.device,
+    batch_sizes: Collection[int] = (2,),
 ) -> Teacher:
-    """The teacher for a model of these classes, tried on every size that training will use.
+    """The teacher for a model of these classes, tried on the sizes and batches that training will use.
 
     Args:
         name: weights that the package reads, or a file of TorchScript or torch.export: any network that maps
@@ -63,9 +68,10 @@ def open_teacher(
         preprocess: how the model's photos are normalised.
         sizes: of the images.
         device: where to compute.
+        batch_sizes: the smallest and the largest number of images at once.
 
     Raises:
-        TrainingError: it cannot be opened, or does not answer with these classes.
+        TrainingError: it cannot be opened, does not answer with these classes, or is in training mode.
     """
     try:
         teacher = _described(resolve(None, name), categories, preprocess, device)
@@ -75,18 +81,50 @@ def open_teacher(
             raise
         teacher = program
     for size in sizes:
-        images = torch.zeros(2, 3, size, size, device=device)
-        try:
-            got = list(teacher(images).shape)
-        except Exception as error:  # a foreign network may raise anything
-            reason = str(error).strip().partition("\n")[0]
-            raise TrainingError(f"--teacher {name} fails on images {list(images.shape)}: {reason:.200}") from error
-        if got != [2, len(categories)]:
-            raise TrainingError(
-                f"--teacher {name} answers two images {size}x{size} with {got}, expected [2, {len(categories)}]: the "
-                f"photos have the {len(categories)} classes {', '.join(categories)[:120]}; give a teacher of these"
-            )
+        for count in sorted({*batch_sizes}):
+            _try(teacher, name, categories, _noise(count, size, device))
+    _refuse_training_mode(teacher, name, _noise(max(batch_sizes), sizes[0], device))
     return teacher
+
+
+def _noise(count: int, size: int, device: torch.device) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def _try(teacher: Teacher, name: str, categories: Sequence[str], images: Tensor) -> None:
+    try:
+        logits = teacher(images)
+        got = list(logits.shape)
+    except Exception as error:  # a foreign network may raise anything
+        reason = str(error).strip().partition("\n")[0]
+        raise TrainingError(
+            f"--teacher {name} fails on images {list(images.shape)}: {reason:.200}. If it was exported for another "
+            'number of images, let torch.export take any: dynamic_shapes=({0: Dim("batch")},)'
+        ) from error
+    if got != [len(images), len(categories)]:
+        raise TrainingError(
+            f"--teacher {name} answers images {list(images.shape)} with {got}, expected "
+            f"{[len(images), len(categories)]}: the photos have the {len(categories)} classes "
+            f"{', '.join(categories)[:120]}; give a teacher of these"
+        )
+    if not bool(logits.isfinite().all()):
+        raise TrainingError(
+            f"--teacher {name} answers images {list(images.shape)} with NaN or infinity, from which nothing is learnt; "
+            "give another teacher"
+        )
+
+
+def _refuse_training_mode(teacher: Teacher, name: str, images: Tensor) -> None:
+    """Where the answer to one image is another beside others (BatchNorm), or the second time (dropout)."""
+    answer = teacher(images)[0]
+    others = 2 * images + 1
+    others[0] = images[0]
+    for again, share in ((images, 0.005), (others, 0.05)):  # int8 may round otherwise beside brighter images
+        if not torch.allclose(teacher(again)[0], answer, rtol=0, atol=share * float(answer.abs().max())):
+            raise TrainingError(
+                f"--teacher {name} answers otherwise to one image beside others, or when asked again, as a network in "
+                "training mode does; call .eval() before exporting it"
+            )
 
 
 def _program(path: Path, device: torch.device) -> Teacher | None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.optim.swa_utils import update_bn
 
 from ..description import Preprocess
 from ..devices import Group, memory_told
@@ -27,6 +27,7 @@ from ..photos.ahead import read_ahead
 from ..photos.folders import LabelledPhotos
 from ..photos.transform import PhotoTransform
 from .augment import BatchTransform, TrainingPhotos, class_weights, deal, derived_seed, epoch_batches
+from .optimizing import moving_average, sgd
 from .recipe import Recipe, rate_factor, size_at
 from .teacher import Teacher, distillation
 
@@ -87,15 +88,7 @@ class Trainer:
         self.replica: nn.Module = DistributedDataParallel(model) if group.size > 1 else model
         self.epoch = 0
         self._parts: dict[str, Any] = {"model": model, "average": self.average, "optimizer": self.optimizer}
-        # Every photo is used in every epoch, in batches that differ by one photo at most: BatchNorm suffers from small
-        # ones, and most from single photos. So batches of 2 or 3 may become larger by one or two, others never.
-        batches, least = group.size * recipe.accumulate, min(2, recipe.batch_size)
-        if len(photos) < batches * least:
-            raise TrainingError(
-                f"{len(photos)} photos are too few for {group.size} processes and --accumulate {recipe.accumulate}: "
-                f"a step needs at least {batches * least}"
-            )
-        self.steps = min(math.ceil(len(photos) / (batches * recipe.batch_size)), len(photos) // (batches * least))
+        self.steps = recipe.steps(len(photos), group.size)
 
     def state(self) -> dict[str, Any]:
         """Everything the next epoch depends on, as tensors and plain types."""
@@ -233,31 +226,3 @@ class Trainer:
             f"Start anew with a lower --lr than {self.recipe.lr:g} or a longer --warmup than {self.recipe.warmup:g}; "
             f"the files of epoch {epoch - 1} are intact"
         )
-
-
-def sgd(model: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """Nesterov SGD on the trainable parameters, with weight decay on the weights but not on norms and biases."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in trainable if parameter.dim() > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trainable if parameter.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
-
-
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of parameters and BatchNorm statistics; integer counters are copied.
-
-    Args:
-        decay: of the average, a step; the first steps average over fewer (``(1 + steps) / (10 + steps)``). 0 copies.
-    """
-
-    def update(averages: Any, values: Any, _: Any) -> None:
-        steps = int(average.n_averaged)  # the argument is the same on the device: reading it would wait for that
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + steps) / (10 + steps)))
-        else:
-            torch._foreach_copy_(averages, values)
-
-    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-    return average

@@ -12,7 +12,7 @@ from torch import Tensor
 from shufflenetv2.builder import resolve
 from shufflenetv2.description import Category
 from shufflenetv2.errors import DatasetError
-from shufflenetv2.evaluation.against import compare, mcnemar, paired_interval
+from shufflenetv2.evaluation.counting import mcnemar, paired_interval
 from shufflenetv2.evaluation.judging import (
     Answers,
     confusion,
@@ -22,6 +22,7 @@ from shufflenetv2.evaluation.judging import (
     per_class,
     reliability,
 )
+from shufflenetv2.evaluation.report import compared
 
 
 def answers(logits: Tensor, labels: Tensor) -> Answers:
@@ -47,17 +48,17 @@ def test_one_class_under_a_label_and_a_wordnet_id_is_one_answer() -> None:
         return replace(one, source=replace(one.source, classes=tuple(classes)))
 
     named, by_id = known_as(birds), known_as([Category(str(each.wordnet_id)) for each in birds])
-    assert compare(named, by_id).differing == compare(by_id, named).differing == ()
+    assert compared(named, by_id)["differing"] == compared(by_id, named)["differing"] == []
     swapped = known_as([birds[1], birds[0], *birds[2:]])
-    cranes = [index for index, each in enumerate(one.answers.tolist()) if each < 2]
-    assert list(compare(named, swapped).differing) == cranes != []
+    cranes = [f"{index}.png" for index, each in enumerate(one.answers.tolist()) if each < 2]
+    assert [row["photo"] for row in compared(named, swapped)["differing"]] == cranes != []
 
 
 def test_equal_logits_are_counted_by_one_rule() -> None:
     logits, labels = noisy(2000, 1)
     tied = answers(logits.bfloat16().float().round(), labels)
-    assert tied.hits(1) == int(tied.right.sum()) == int(confusion(tied).trace())
-    assert tied.hits(10) == 2000
+    assert tied.counts.top1 == int(tied.right.sum()) == int(confusion(tied).trace())
+    assert tied.counts.top1 < tied.counts.top5 < tied.counts.photos == 2000
 
 
 @pytest.mark.parametrize("scale", [0.2, 1.0, 3.0])
@@ -143,10 +144,9 @@ def test_a_comparison_counts_photos() -> None:
     labels = torch.tensor([0, 1, 2, 3, 4])
     one = answers(torch.eye(10)[[0, 1, 2, 9, 9]], labels)
     two = answers(torch.eye(10)[[0, 5, 2, 3, 8]], labels)
-    found = compare(one, two)
-    assert (found.photos, found.only_first, found.only_second, found.difference) == (5, 1, 1, 0)
-    assert found.differing == (1, 3, 4)
-    assert found.p == 1
-    assert math.isclose(found.interval[0], -found.interval[1])
+    found = compared(one, two)
+    assert [found[key] for key in ("photos", "only_first", "only_second", "difference", "p")] == [5, 1, 1, 0, 1]
+    assert [row["photo"] for row in found["differing"]] == ["1.png", "3.png", "4.png"]
+    assert math.isclose(found["interval"][0], -found["interval"][1])
     with pytest.raises(DatasetError, match="the same photos"):
-        compare(one, answers(torch.eye(10)[[0]], labels[:1]))
+        compared(one, answers(torch.eye(10)[[0]], labels[:1]))

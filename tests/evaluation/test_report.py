@@ -19,11 +19,11 @@ from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
 from shufflenetv2.commands.evaluate import LISTED
 from shufflenetv2.description import Description, Preprocess
-from shufflenetv2.evaluation.against import mcnemar, paired_interval
-from shufflenetv2.evaluation.counting import wilson
+from shufflenetv2.evaluation.counting import mcnemar, paired_interval, wilson
 from shufflenetv2.evaluation.figures import draw_all
+from shufflenetv2.evaluation.report import verdict
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
-from shufflenetv2.training.run import curves
+from shufflenetv2.training.history import curves
 from shufflenetv2.weights.checkpoint import write_checkpoint
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), needs("matplotlib", "jinja2")]
@@ -139,6 +139,35 @@ def test_a_report_among_the_photos_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert main(["evaluate", str(data), "--weights", str(weights), "--report", str(data / "report")]) == 1
     assert "is among the photos" in capsys.readouterr().err
     assert not (data / "report").exists()
+
+
+def test_a_report_is_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = photos(tmp_path / "data", ("a", "b"), 1)
+    weights, mine = network(tmp_path / "first.pth", ("a", "b"), 1), tmp_path / "mine"
+    mine.write_text("untouched")
+    for report in (mine, mine / "report"):
+        assert main(["evaluate", str(data), "--weights", str(weights), "--report", str(report)]) == 1
+        assert f"--report {report} cannot be a folder: {mine} is a file; name another" in capsys.readouterr().err
+    assert mine.read_text() == "untouched"
+
+
+@pytest.mark.parametrize(
+    ("alone", "other", "better"),
+    [
+        (0, 5, "neither is shown to be better"),  # the interval is above 0, and p is 0.0625
+        (2, 9, "neither is shown to be better"),
+        (0, 6, "the second is better"),
+        (6, 0, "the first is better"),
+        (3, 4, "neither is shown to be better"),
+    ],
+)
+def test_better_is_said_where_interval_and_test_say_it(alone: int, other: int, better: str) -> None:
+    interval, p = paired_interval(alone, other, 60), mcnemar(alone, other)
+    against = {"difference": 0, "interval": interval, "p": p, "only_first": alone, "only_second": other}
+    first, second, _ = verdict({**against, "differing": [], "photos": 60})
+    assert first.endswith(f": {better}")
+    assert second.endswith(f"p = {p:.3g}")
+    assert (interval[0] > 0) == (other > alone + 4)
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +324,7 @@ def test_bad_photos_are_left_out_of_both(tmp_path: Path, capsys: pytest.CaptureF
         str(tmp_path / "o"),
     ]
     assert main(command) == 1
-    assert list((tmp_path / "o").iterdir()) == []
+    assert not (tmp_path / "o").exists()
     capsys.readouterr()
     assert main([*command, "--skip-bad", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

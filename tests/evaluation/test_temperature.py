@@ -119,7 +119,10 @@ def test_a_copy_is_not_called_like_another_format(tmp_path: Path, capsys: pytest
     command = ["evaluate", str(tmp_path / "data"), "--weights", "cifar10", "--calibrate", "-o"]
     for name in ("copy.onnx", "copy.XML", "copy.ncnn.param"):
         assert main([*command, str(tmp_path / name)]) == 1
-        assert f"{name} would be read as another format; a checkpoint's name ends in .pth" in capsys.readouterr().err
+        assert f"{name} would be read as another format" in capsys.readouterr().err
+    for name in ("cifar10_v2", "shufflenet_v2_x0_5/cifar10_v2"):
+        assert main([*command, name]) == 1
+        assert f"the path '{name}' would be read as a name of weights; give another" in capsys.readouterr().err
     assert [each.name for each in tmp_path.iterdir()] == ["data"]
 
 

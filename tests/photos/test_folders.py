@@ -63,7 +63,17 @@ def test_one_thread_a_core_reads(
     assert started == [threads]
 
 
-@pytest.mark.parametrize("names", [("training", "validation"), ("Train", "Test"), ("val", "test")])
+def put(root: Path, *folders: str) -> Path:
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(root / folder / "0.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("training", "validation"), ("Train", "Test"), ("val", "test"), ("training_set", "test_set"), ("trainset", "dev")],
+)
 def test_the_parts_of_a_data_set_are_no_classes(names: tuple[str, str], tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name / "cat").mkdir(parents=True)
@@ -74,6 +84,32 @@ def test_the_parts_of_a_data_set_are_no_classes(names: tuple[str, str], tmp_path
         shutil.rmtree(tmp_path / name / "cat")
         Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
     assert read_labelled(tmp_path).categories == tuple(sorted(names))
+
+
+def test_a_class_that_holds_the_classes_beside_it_is_none(tmp_path: Path) -> None:
+    put(tmp_path, "cat", "frog", "owl", "more/cat", "more/owl")
+    with pytest.raises(DatasetError, match=r"holds 'more', in which there are folders .*, 'cat', 'owl': it looks like"):
+        read_labelled(tmp_path)
+    known = read_labelled(tmp_path, [Category(name) for name in ("cat", "frog", "more", "owl")])
+    assert known.labels == (0, 1, 2, 2, 3)  # who gives the classes has said what they are
+
+
+def test_folders_within_classes_are_photos_of_these(tmp_path: Path) -> None:
+    put(tmp_path, "cat/2025", "cat/2026", "owl/2025", "owl/2026", "fox/den", "fox/cat", "fox/.owl", "cat/cat", "hen")
+    told: list[str] = []
+    assert read_labelled(tmp_path, told=told.append).labels == (0, 0, 0, 1, 1, 2, 3, 3)
+    assert told == [f"left out of {tmp_path}: 1 hidden"]
+    shutil.rmtree(tmp_path / "cat/cat")
+    read_labelled(tmp_path, told=told.append)
+    assert told[1].startswith("'cat', 'owl' are classes, and hold folders of the same names, '2025', '2026'; if those")
+
+
+def test_one_folder_is_not_two_classes(tmp_path: Path) -> None:
+    put(tmp_path, "cat", "owl")
+    (tmp_path / "katze").symlink_to("cat")
+    for classes in (None, [Category("cat", "katze"), Category("owl")]):
+        with pytest.raises(DatasetError, match=r"has folders 'cat' and 'katze' that are one by a link: .* remove one"):
+            read_labelled(tmp_path, classes)
 
 
 def test_find_photos_is_sorted_recursive_and_keeps_explicit_files(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """`train --resume RUN` alone, two runs in one folder, and what a folder leaves out."""
 
+import argparse
 import os
 import shlex
 import shutil
@@ -12,7 +13,9 @@ from support.colours import ENVIRONMENT, SCRATCH, train
 from support.processes import ROOT, run, run_python, started
 
 from shufflenetv2.__main__ import main
+from shufflenetv2.commands.train import add_arguments
 from shufflenetv2.files import held
+from shufflenetv2.training.again import complete
 from shufflenetv2.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -129,6 +132,36 @@ def test_the_flag_may_stand_before_the_folder(room: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("argv", "began"),
+    [
+        ("data --output run --sizes 32 --resume", "data --output run --sizes 32"),
+        ("--output run --sizes 32 --resume data", "data --output run --sizes 32"),
+        ("--res=data --output run --sizes 32", "data --output run --sizes 32"),
+        ("--output run --resume --sizes 32 -- data", "data --output run --sizes 32"),
+        ("--output run --sizes 32 --lr 1 data", "--output run --sizes 32 --lr 1 data"),
+    ],
+)
+def test_a_folder_that_an_option_might_take_is_remembered_before_the_options(argv: str, began: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    arguments = complete(argparse.Namespace(**vars(parser.parse_args(argv.split())), argv=["train", *argv.split()]))
+    assert (arguments.data, arguments.output, arguments.began) == ("data", Path("run"), ["train", *began.split()])
+    again = parser.parse_args([*arguments.began[1:], "--epochs", "3", "--resume"])
+    assert (again.data, again.sizes, again.epochs, again.resume) == ("data", [(32, None)], 3, "")
+
+
+@pytest.mark.parametrize("folder", [["--resume", "data"], ["--resume=data"]])
+@pytest.mark.slow
+def test_a_run_that_was_resumed_by_its_folder_goes_on_by_itself(
+    folder: list[str], room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(room)
+    assert main(["train", "--output", "run", *SCRATCH, "--epochs", "2", "--sizes", "64:0.5", "72:0.5", *folder]) == 0
+    assert main(["train", "--resume", "run", "--epochs", "3"]) == 0
+    assert epochs(Path("run")) == 3
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "give a folder of photos and --output RUN; to go on with a run, --resume RUN alone"),
@@ -197,7 +230,8 @@ def test_an_empty_argument_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 def test_help_under_torchrun_is_shown_once() -> None:
     ran = run_python(
-        "import os, sys; os.environ['RANK'] = '1'\nfrom shufflenetv2.__main__ import main\nmain(['train', '--help'])",
+        "import os\nos.environ.update(RANK='1', TORCHELASTIC_RUN_ID='1')\n"
+        "from shufflenetv2.__main__ import main\nmain(['train', '--help'])",
         cwd=ROOT, check=False,
     )  # fmt: skip
     assert (ran.stdout, ran.stderr, ran.returncode) == ("", "", 0)

@@ -1,5 +1,6 @@
 """What cannot go well is refused in one line before time is spent, and what is written can be read."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
 from shufflenetv2.description import STANDARD, Description
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
+from shufflenetv2.photos.folders import read_apart, read_labelled
 from shufflenetv2.weights.checkpoint import write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -132,6 +134,35 @@ def test_sizes_out_of_range_are_refused(
 def test_an_empty_side_is_refused(data: Path, tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(data, tmp_path / "run", "--held-out", part) == 1
     assert f"holding out {part} of the 4 photos of class 'blue' leaves" in error_of(capsys)
+
+
+@pytest.mark.parametrize("inside", [".", "green", "green/some"])
+def test_photos_that_are_learnt_from_are_refused_for_validation(
+    inside: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = Path(shutil.copytree(data, tmp_path / "photos"))
+    shutil.copytree(data / "red", photos / "green/some/red")
+    val = photos / inside
+    assert train(photos, tmp_path / "run", "--val", str(val)) == 1
+    assert f"{val}, to validate on, is {photos} or lies in it, so that its photos would be" in error_of(capsys)
+
+
+def test_photos_to_validate_on_may_lie_where_nothing_is_learnt_from(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = Path(shutil.copytree(data, tmp_path / "photos"))
+    for folder in (".val", "@eaDir"):
+        shutil.copytree(data, photos / folder)
+        shutil.rmtree(photos / folder / "red")
+        told: list[str] = []
+        learnt, val = read_apart(photos / folder, photos, sorted(COLOURS), told.append), read_labelled(photos)
+        assert (len(learnt), len(val), val.categories) == (8, 12, tuple(sorted(COLOURS)))
+        assert told == [f"{photos / folder} has no photos of 'red': its accuracy is that of the other classes"]
+
+
+def test_too_few_photos_are_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(data, tmp_path / "run", "--accumulate", "100") == 1
+    assert "photos are too few for 1 processes and --accumulate 100" in error_of(capsys)
 
 
 def test_weights_for_other_images_are_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,8 +15,10 @@ from support.colours import ENVIRONMENT, SCRATCH, assert_equal, load, make_colou
 from support.processes import ROOT, run_python
 
 from shufflenetv2.builder import resolve
-from shufflenetv2.errors import CheckpointError
-from shufflenetv2.training.run import curves
+from shufflenetv2.errors import CheckpointError, TrainingError
+from shufflenetv2.training.again import remember
+from shufflenetv2.training.history import curves
+from shufflenetv2.training.run import open_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -130,6 +132,36 @@ def test_a_run_is_not_overwritten(room: Path, capsys: pytest.CaptureFixture[str]
     assert train(room / "data", room / "run", "--epochs", "1") == 1
     assert "holds a run already; give --resume" in capsys.readouterr().err
     assert (room / "run/last.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["best.pth", "log.csv", "curves.png", "command.json"])
+def test_files_of_others_are_not_replaced(name: str, room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = room / "own"
+    own.mkdir()
+    (own / name).write_text("mine")
+    assert train(room / "data", own) == 1
+    assert f"{own} holds files that the run would replace: {name}; give another --output" in capsys.readouterr().err
+    assert [path.name for path in own.iterdir()] == [name]
+    assert (own / name).read_text() == "mine"
+
+
+def test_the_rest_of_a_run_is_not_replaced(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (room / "run/last.pth").unlink()  # to save space
+    assert train(room / "data", room / "run") == 1
+    assert "would replace: best.pth, log.csv, curves.png; give another" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_before_its_first_epoch_begins_anew(tmp_path: Path) -> None:
+    remember(tmp_path, ["train"])
+    (tmp_path / "notes.txt").touch()
+    assert open_run(tmp_path, resume=False) is None
+
+
+@pytest.mark.parametrize("name", ["mine.onnx", "mine.XML", "mine.pte"])
+def test_a_run_is_not_called_like_another_format(name: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=rf"{name} would be read as another format \(\.onnx, .*; name another"):
+        open_run(tmp_path / name, resume=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_there_is_nothing_to_resume(room: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,6 +126,12 @@ def check_norms(data: Path, average: dict[str, torch.Tensor]) -> None:
     assert average["module.conv1.1.num_batches_tracked"] == 6
 
 
+def no_large_file() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
+
+
 FAILURES = {
     "a bad photo": (["--held-out", "0"], "corrupt.png"),  # one process meets it, the other waits for its gradients
     "a loss": (["--lr", "1e6", "--warmup", "0", "--epochs", "5"], "no longer finite"),  # both meet it
@@ -140,9 +146,8 @@ def test_a_failure_of_one_ends_all_with_one_message(tmp_path: Path, failure: str
     options, said = FAILURES[failure]
     if failure == "a bad photo":
         (data / "red/corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    if failure == "a disk":
-        (output / "log.csv").mkdir(parents=True)
-    result = torchrun(2, "shufflenetv2", "train", data, "--output", output, *SCRATCH, *options, check=False)
+    limit = {"preexec_fn": no_large_file} if failure == "a disk" else {}
+    result = torchrun(2, "shufflenetv2", "train", data, "--output", output, *SCRATCH, *options, check=False, **limit)
     assert result.returncode == 1
     messages = [line for line in result.stderr.splitlines() if "shufflenetv2: error: " in line]
     assert len(messages) == 1, result.stderr

@@ -41,8 +41,12 @@ NAMES = tuple(COLOURS)
 class Mean(nn.Module):
     """A foreign network: the logits are the mean of each channel of its input, whatever the size."""
 
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+
     def forward(self, images: Tensor) -> Tensor:
-        return images.mean([2, 3])
+        return self.factor * images.mean([2, 3])
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +138,10 @@ def test_a_described_teacher_gets_its_own_normalisation_size_and_order(tmp_path:
     [
         ("cifar10", "--teacher shufflenet_v2_x0_5/cifar10_v2 knows 10 classes .*, and the photos have 3"),
         ("teacher-of-two.pth", "knows 2 classes .red, blue., and the photos have 3"),
-        ("wide.pt", r"answers two images 64x64 with \[2, 96\], expected \[2, 3\]"),
-        ("fails.pt", r"--teacher .*fails.pt fails on images \[2, 3, 64, 64\]"),
+        ("wide.pt", r"answers images \[9, 3, 64, 64\] with \[9, 96\], expected \[9, 3\]"),
+        ("fails.pt", r"--teacher .*fails.pt fails on images \[9, 3, 64, 64\]"),
+        ("two.pt2", r"fails on images \[9, 3, 64, 64\].*take any: dynamic_shapes=\(\{0: Dim\("),
+        ("nan.pt", r"answers images \[9, 3, 64, 64\] with NaN or infinity"),
         ("damaged.pt2", "cannot be opened"),
     ],
 )
@@ -145,6 +151,8 @@ def test_what_cannot_teach_is_refused_before_the_first_epoch(
     described(tmp_path / "teacher-of-two.pth", ("red", "blue"))
     torch.jit.script(nn.Sequential(nn.AdaptiveAvgPool2d((32, 1)), nn.Flatten())).save(tmp_path / "wide.pt")
     torch.jit.script(nn.Linear(5, 3)).save(tmp_path / "fails.pt")
+    torch.export.save(torch.export.export(Mean(), (torch.zeros(2, 3, 64, 64),)), tmp_path / "two.pt2")
+    torch.jit.script(Mean(torch.nan)).save(tmp_path / "nan.pt")
     with zipfile.ZipFile(tmp_path / "damaged.pt2", "w") as archive:
         archive.writestr("damaged/archive_format", "pt2")
     given = name if name == "cifar10" else str(tmp_path / name)
@@ -152,6 +160,35 @@ def test_what_cannot_teach_is_refused_before_the_first_epoch(
     error = capsys.readouterr().err
     assert re.search(told, error), error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_is_tried_on_the_largest_batch(tmp_path: Path) -> None:
+    path = tmp_path / "some.pt2"
+    shape = {0: torch.export.Dim("batch", min=2, max=64)}
+    torch.export.save(torch.export.export(Mean(), (torch.zeros(2, 3, 32, 32),), dynamic_shapes=(shape,)), path)
+    assert open_teacher(str(path), NAMES, STANDARD, [32], CPU, (2, 64)).title == str(path)
+    with pytest.raises(TrainingError, match=r"fails on images \[65, 3, 32, 32\]"):
+        open_teacher(str(path), NAMES, STANDARD, [32], CPU, (64, 65))
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(3), nn.Dropout(0.5)])
+@pytest.mark.parametrize("count", [2, 64])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # BatchNorm asks for the number of values
+def test_a_teacher_in_training_mode_is_refused(layer: nn.Module, count: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(layer, Mean(), nn.Linear(3, 3))
+    images, shape = torch.randn(2, 3, 32, 32), {0: torch.export.Dim("batch")}
+    for mode, name in ((False, "eval.pt2"), (True, "train.pt2")):
+        path = tmp_path / name
+        torch.export.save(torch.export.export(network.train(mode), (images,), dynamic_shapes=(shape,)), path)
+        if mode:
+            with pytest.raises(TrainingError, match=r"training mode does; call \.eval\(\) before exporting it"):
+                open_teacher(str(path), NAMES, STANDARD, [32], CPU, (count,))
+        else:
+            open_teacher(str(path), NAMES, STANDARD, [32], CPU, (count,))
+    torch.jit.trace(network.train(), images, check_trace=False).save(tmp_path / "trace.pt")  # type: ignore[no-untyped-call]
+    with pytest.raises(TrainingError, match="as a network in training mode does"):
+        open_teacher(str(tmp_path / "trace.pt"), NAMES, STANDARD, [32], CPU, (count,))
 
 
 def test_the_teacher_sees_the_crops_that_the_model_sees(data: Path, tmp_path: Path) -> None:
@@ -353,7 +390,7 @@ def test_two_networks_make_a_teacher(data: Path, tmp_path: Path, monkeypatch: py
     for epochs in (1, 6):
         plans = {name: replace(plan, epochs=epochs) for name, plan in quick.items()}
         monkeypatch.setattr(tools.teacher, "PLANS", plans)
-        tools.teacher.train_teacher(data, tmp_path / "teacher", held_out=0.25)
+        tools.teacher.teacher(data, tmp_path / "teacher", held_out=0.25)
     logs = json.loads((tmp_path / "teacher/log.json").read_text())
     assert [len(log) for log in logs.values()] == [6, 6]
     preprocess = replace(STANDARD, resize=32, crop=32)

@@ -23,9 +23,10 @@ from shufflenetv2.errors import TrainingError
 from shufflenetv2.network.model import SPECS, ShuffleNetV2, spec_of
 from shufflenetv2.photos.folders import LabelledPhotos, hold_out, read_labelled
 from shufflenetv2.photos.transform import PhotoTransform
-from shufflenetv2.training.augment import Augmentation, BatchTransform, derived_seed, shift
+from shufflenetv2.training.augment import Augmentation, BatchTransform, TrainingPhotos, derived_seed, shift
+from shufflenetv2.training.optimizing import moving_average, sgd
 from shufflenetv2.training.recipe import rate_factor, size_at
-from shufflenetv2.training.trainer import Recipe, Trainer, moving_average, sgd
+from shufflenetv2.training.trainer import Recipe, Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -174,16 +175,17 @@ def test_an_empty_class(data: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"the folder {photos / 'green'} holds no photo" in error_of(capsys)
 
 
-def test_nothing_is_written_through_a_link(data: Path, tmp_path: Path) -> None:
-    mine, output = tmp_path / "mine", tmp_path / "run"
+def test_nothing_is_written_through_a_link(data: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    mine = tmp_path_factory.mktemp("mine") / "mine"
     mine.write_text("untouched")
-    output.mkdir()
     written = ("best.pth", "log.csv", "curves.png")
+    for name in written:
+        (run / name).unlink()
     for name in (*written, *(f".{name}.partial" for name in written)):
-        (output / name).symlink_to(mine)
-    assert train(data, output, "--epochs", "1") == 0
+        (run / name).symlink_to(mine)
+    assert train(data, run, "--epochs", "1", "--resume") == 0
     assert mine.read_text() == "untouched"
-    assert not any((output / name).is_symlink() for name in written)
+    assert not any((run / name).is_symlink() for name in written)
 
 
 def test_a_frozen_backbone_stays(data: Path, run: Path, tmp_path: Path) -> None:
@@ -221,7 +223,7 @@ def test_every_option_reaches_the_recipe() -> None:
         "--momentum 0.8 --weight-decay 0.9 --clip-norm 3 --label-smoothing 0.11 --ema 0.12 "
         "--workers 1 --amp --channels-last --seed 14 --photo-size 32 --min-scale 0.5 --no-flip --trivial-augment "
         "--random-erasing 0.1 --mixup 0.2 --cutmix 0.3 --balanced --temperature 2 "
-        "--distill-weight 0.4 --reestimate-norms"
+        "--distill-weight 0.4 --reestimate-norms --teacher it.pt"
     )
     sizes, augmentation = ((64, 0.5), (96, 0.5)), Augmentation(32, 0.5, False, True, 0.1, 0.2, 0.3)
     expected = (sizes, 3, 4, 5, 0.6, "linear", 0.7, 0.8, 0.9, 3.0, 0.11, "equal", True, 2.0, 0.4, 0.12)
@@ -237,6 +239,8 @@ def test_every_option_reaches_the_recipe() -> None:
         ("--balanced --class-weights auto", "both make up for classes of unequal size; give one"),
         ("--freeze-backbone --reestimate-norms", "would change the frozen backbone"),
         ("--freeze-backbone --weights none", "on what --weights know; give some"),
+        ("--temperature 2", "say how to learn from a --teacher; give one"),
+        ("--distill-weight 0.5", "say how to learn from a --teacher; give one"),
     ],
 )
 def test_options_that_would_spoil_each_other(
@@ -253,10 +257,14 @@ def test_a_size_that_gets_no_epoch_is_told(caplog: pytest.LogCaptureFixture) -> 
     assert "of 2 epochs none is left for --sizes 128; give more" in caplog.text
 
 
-def test_a_run_among_the_photos_is_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(data, data / "run", "--epochs", "1") == 1
-    assert "is among the photos, where it would be a class; name another" in error_of(capsys)
-    assert not (data / "run").exists()
+def test_a_run_among_the_photos_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for output in (data / "run", data):
+        assert train(data, output, "--epochs", "1") == 1
+        assert f"--output {output} is among the photos, in {data}, where it would be a class" in error_of(capsys)
+    val = make_colours(tmp_path / "val", 1)
+    assert train(data, val / "run", "--epochs", "1", "--val", str(val)) == 1
+    assert f"--output {val / 'run'} is among the photos, in {val}, where" in error_of(capsys)
+    assert sorted(path.name for folder in (data, val) for path in folder.iterdir()) == sorted([*COLOURS] * 2)
 
 
 def test_a_reading_process_that_dies_is_told(data: Path) -> None:
@@ -361,6 +369,28 @@ def test_enlarged_as_at_inference() -> None:
     trained_on, _ = transform(pixels, torch.zeros(1, dtype=torch.int64), 112)
     levels = (trained_on - PhotoTransform(preprocess)(image)) * torch.tensor(preprocess.std).view(3, 1, 1) * 255
     assert levels.abs().max() < 1.01
+
+
+def test_of_a_very_long_photo_the_middle_is_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, 64 pixels high, would be 77 MB."""
+    strip = Image.new("RGB", (6001, 1), "red")
+    strip.paste("blue", (2993, 0, 3009, 1))
+    strip.save(tmp_path / "strip.png")
+    photos = TrainingPhotos(LabelledPhotos((tmp_path / "strip.png",), (0,), ("a",)), Augmentation(photo_size=64), 64)
+    sizes = []
+    monkeypatch.setattr(Image.Image, "resize", watched(Image.Image.resize, sizes))
+    image, _ = photos[0]
+    assert sizes == [(16, 1)]
+    assert isinstance(image, torch.Tensor)
+    assert image.amax((1, 2)).tolist() == [0, 0, 255]
+
+
+def watched(resize: Any, sizes: list[tuple[int, int]]) -> Any:
+    def call(image: Image.Image, *arguments: Any, **options: Any) -> Image.Image:
+        sizes.append(image.size)
+        return resize(image, *arguments, **options)  # type: ignore[no-any-return]
+
+    return call
 
 
 def test_hold_out_takes_its_part_of_every_class() -> None:
