@@ -48,23 +48,21 @@ def in_runtime(
         return weights
     order = Order(weights, SERVED[runtime], shape_for(FORMATS[SERVED[runtime]], weights), precision, plain)
     path = cached_path(order)
-    for attempt in (1, 2):
-        with _writable(path):
-            if attempt == 2 or not all(part.exists() for part in order.form.files(path)):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                logger.info("writing %s", path)
-                for line in write(order, path, progress):
-                    logger.info("%s", line)
+    network = None
+    if all(part.exists() for part in order.form.files(path)):
         try:
             network, _ = open_exported(order.format, str(path))
         except CheckpointError as error:
-            if attempt == 2:
-                raise
             logger.warning("%s; writing it anew", error)
-            continue
-        assert isinstance(network, ExportedNetwork)
-        return replace(weights, exported=network, local=True)
-    raise AssertionError
+    if network is None:
+        with _writable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            logger.info("writing %s", path)
+            for line in write(order, path, progress):
+                logger.info("%s", line)
+        network, _ = open_exported(order.format, str(path))
+    assert isinstance(network, ExportedNetwork)
+    return replace(weights, exported=network, local=True)
 
 
 @contextmanager

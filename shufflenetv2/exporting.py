@@ -1,5 +1,6 @@
 """Weights become a file for another runtime, compared with the model in that runtime before it appears."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,13 +49,19 @@ def shape_for(form: Format, weights: Weights, size: int | None = None, fixed_bat
     """The input that a file promises: any where the format can and ``fixed_batch`` is ``None``, else the one given.
 
     Raises:
-        ValueError: it is smaller than the network takes, or too large to compare.
+        ValueError: it is smaller than the network takes, or its photos are, or too large to compare.
     """
     fixed, crop = fixed_batch if form.dynamic else fixed_batch or 1, weights.preprocess.crop
     smallest = SMALLEST_WITH_SMALL_STEM if weights.small_stem else SMALLEST_SIZE
+    if form.guarded and not fixed and crop < smallest:
+        raise ValueError(
+            f"the photos of {weights.title} are cut to {crop} pixels, and a file for every size takes {smallest} or "
+            "more: give --fixed-batch 1"
+        )
     pixels = size or (crop if fixed else max(crop, smallest))
-    if pixels < smallest - bool(fixed):  # one less is too small for a file that takes other sizes, too
-        raise ValueError(f"--size {pixels} is too small for {weights.title}, which takes {smallest} pixels or more")
+    least = smallest - bool(fixed)  # which is too small for a file that takes other sizes, too
+    if size and size < least:
+        raise ValueError(f"--size {size} is too small for {weights.title}, which takes {least} pixels or more")
     # Two images as an example: torch.export takes a dimension of one for a constant.
     shape = Shape(fixed or 2, weights.in_channels, pixels, fixed is None, smallest)
     if shape.batch * pixels**2 > LARGEST_INPUT:
@@ -86,22 +93,31 @@ def write(order: Order, output: Path, progress: bool = True) -> Iterator[str]:
     """
     form = order.form
     check_packages(order.format, order.precision)
-    with whole_files(output, form.files(output)) as temporary, torch.inference_mode():
+    with (
+        whole_files(output, form.files(output)) as temporary,
+        torch.inference_mode(),
+        torch.device("cpu"),  # whatever the caller computes on, and in
+        torch.autocast("cpu", enabled=False),
+    ):
         deploy = not (order.plain or form.plain)
         with _in_float32():
             model = build(order.weights.arch, order.weights, progress=progress, deploy=deploy)
         yield from write_built(model, order, temporary)
 
 
+_ONE_AT_A_TIME = threading.Lock()  # the default dtype is one for all threads
+
+
 @contextmanager
 def _in_float32() -> Iterator[None]:
     """Runtimes take float32, and a file in the cache serves everyone, whatever the default dtype was as it was made."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+    with _ONE_AT_A_TIME:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def write_built(model: nn.Module, order: Order, path: Path) -> Iterator[str]:
@@ -182,7 +198,7 @@ def trials(weights: Weights, shape: Shape) -> Iterator[tuple[str, Tensor]]:
     if shape.dynamic:
         shapes += [
             (1, shape.smallest, shape.smallest),
-            (1, shape.size, shape.size),
+            (1, weights.preprocess.crop, weights.preprocess.crop),
             (3, shape.size + 13, shape.size + 32),
         ]
     for batch, height, width in shapes:

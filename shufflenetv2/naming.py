@@ -49,13 +49,15 @@ class Weights(WeightsInfo):
         """The names of the classes.
 
         Raises:
-            CheckpointError: the weights have no classifier.
+            CheckpointError: the weights have no classifier, or one class alone.
         """
         if not self.classes:
             raise CheckpointError(
                 f"{self.title} has no classifier (fc.weight), so it knows no classes; it gives features: build the "
                 f"model with {self.arch}(weights=..., num_classes=0), or give it a new classifier with num_classes=N"
             )
+        if len(self.classes) == 1:
+            raise CheckpointError(one_class(self.title))
         return [category.label for category in self.classes]
 
 
@@ -121,8 +123,20 @@ def labelled(weights: Weights, categories: Iterable[str] | None) -> Weights:
     return weights
 
 
+def one_class(what: str) -> str:
+    """What is wrong with the softmax of one logit, and what to do."""
+    return (
+        f"{what} has one class, whose probability would be 1 on every photo. If its one logit was trained through a "
+        "sigmoid, two classes have the same probabilities: with the network as model, type `for each in "
+        "model.fc.parameters(): each.data = torch.cat((0 * each.data, each.data))`, and save it with "
+        "categories=[NO, YES]"
+    )
+
+
 def labels_wanted(checkpoint: Checkpoint, arch: str) -> str:
     """What is wrong with a file that does not say its labels, and what to do; it does not tell its stem either."""
+    if checkpoint.num_classes == 1:
+        return one_class(checkpoint.where)
     return (
         f"{checkpoint.where} has {checkpoint.num_classes} classes and does not say which, nor how its photos were "
         "prepared. Give their labels, in the order of the logits: categories=[...], or --categories FILE; or write a "

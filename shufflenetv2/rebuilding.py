@@ -21,6 +21,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside DataParallel, AveragedModel or what torch.compile gives."""
     while isinstance(inner := getattr(model, "_orig_mod", getattr(model, "module", None)), nn.Module):
         model = inner
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"save takes the network that was scripted or traced, not its script, a {type(model).__name__}")
     if not isinstance(model, nn.Module) or not isinstance(getattr(model, "fc", None), nn.Module):
         raise TypeError(f"save takes a ShuffleNetV2, got a {type(model).__name__}")
     if "conv1.bias" in model.state_dict():
@@ -59,6 +61,13 @@ def _detached(key: str, tensor: object) -> Tensor:
         raise CheckpointError(f"the network keeps {key!r}, which is no plain tensor: save it before it is quantised")
     if tensor.is_meta or nn.parameter.is_lazy(tensor):
         raise CheckpointError(f"{key!r} has no values yet (meta, or a lazy layer); compute once before you save")
+    if hasattr(tensor, "full_tensor"):  # a DTensor
+        raise CheckpointError(
+            f"{key!r} is spread over several processes (FSDP): get the full state dict of them all, by "
+            "torch.distributed.checkpoint.state_dict, load it into a network of one, and save that"
+        )
+    if type(tensor) not in (Tensor, nn.Parameter):
+        raise CheckpointError(f"the network keeps {key!r} as a {type(tensor).__name__}: save it before it is quantised")
     return tensor.detach()
 
 

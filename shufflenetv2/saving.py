@@ -16,7 +16,7 @@ from torch import nn
 from .description import STANDARD, Description, Metrics, Preprocess, parse_description, to_json
 from .errors import CheckpointError, ManifestError
 from .files import expanded, shown
-from .naming import arch_by_width, in_order
+from .naming import arch_by_width, in_order, one_class
 from .network.model import SPECS
 from .package import logger
 from .rebuilding import check_readable, has_small_stem, plain_tensors, unwrapped
@@ -38,7 +38,7 @@ def save(
 
     Args:
         model: a ShuffleNet V2 with BatchNorm, this package's or torchvision's, on any device, in either mode, also
-            inside DataParallel, ``torch.compile`` or ``AveragedModel``; with any number of classes.
+            inside DataParallel, ``torch.compile`` or ``AveragedModel``; with two classes or more.
         path: of the file, as ``"mine.pth"``; it appears whole or not at all.
         categories: the labels, in the order of the logits. ``None``: those of the weights, if it has their classifier
             as it was loaded; of one that was trained since, nobody knows whether its classes are the same.
@@ -62,7 +62,7 @@ def save(
         >>> shufflenetv2.save(model, "mine.pth", categories=["ant", "bee"]).name  # once it is trained
         'mine.pth'
     """
-    path = _checked_path(path)
+    path = checked_path(path)
     inside = unwrapped(model)
     found = Checkpoint(plain_tensors(inside), None, "the network")
     description = _description(
@@ -94,7 +94,7 @@ def _description(**raw: Any) -> Description:
         raise ValueError(str(error)) from error
 
 
-def _checked_path(path: str | os.PathLike[str]) -> Path:
+def checked_path(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path must be the path of a file, got {path!r:.80} (a {type(path).__name__})")
     if not os.fspath(path) or matching(os.fspath(path)) or ENUM.fullmatch(os.fspath(path)):
@@ -129,6 +129,8 @@ def _labels(categories: Iterable[str] | None, model: nn.Module, count: int) -> l
         raise ValueError(
             "the network has no classifier, so it has no labels; save its state_dict() for use as weights="
         )
+    if count == 1:
+        raise ValueError(one_class("the network"))
     if categories is None:
         known = getattr(model, "categories", None)
         if known is None or len(known) != count:  # its tensors may have been cut in place
@@ -173,7 +175,12 @@ def _preparation(
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(preprocess).items()
         }
     if not isinstance(preprocess, Mapping):
-        raise TypeError(f"preprocess must be a mapping such as {to_json(STANDARD)}, got {preprocess!r:.80}")
+        told = f"{preprocess!r:.80}"
+        if type(preprocess).__module__.startswith("torchvision.transforms"):
+            enum = f"ShuffleNet_V2_{arch.removeprefix('shufflenet_v2_').upper()}_Weights"
+            told = f"torchvision's {type(preprocess).__name__}; instead of a weights' transforms() give the weights: "
+            told += f"weights={enum}.IMAGENET1K_V1"
+        raise TypeError(f"preprocess must be a mapping such as {to_json(STANDARD)}, got {told}")
     return {key: list(value) if isinstance(value, tuple) else value for key, value in preprocess.items()}
 
 

@@ -22,8 +22,10 @@ from torch.nn.utils import prune
 import shufflenetv2
 from shufflenetv2 import classifier, deploy, preprocess, save, shufflenet_v2_x0_5, shufflenet_v2_x1_0
 from shufflenetv2.__main__ import main
+from shufflenetv2.description import Description, Preprocess
 from shufflenetv2.errors import CheckpointError
 from shufflenetv2.network.model import SPECS, ShuffleNetV2, spec_of
+from shufflenetv2.weights.checkpoint import Checkpoint, load, write_checkpoint
 
 CAT = ROOT / "images/cat.jpg"
 TEN = shufflenetv2.categories(weights="cifar10")
@@ -188,6 +190,9 @@ def test_torchvisions_network_is_saved(tmp_path: Path) -> None:
     model = models.shufflenet_v2_x1_0(num_classes=2)
     with pytest.raises(ValueError, match="how were the photos prepared"):
         save(model, tmp_path / "mine.pth", categories=["ant", "bee"])
+    transforms = models.ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1.transforms()
+    with pytest.raises(TypeError, match=r"ImageClassification; .*: weights=ShuffleNet_V2_X1_0_Weights\.IMAGENET1K_V1$"):
+        save(model, tmp_path / "mine.pth", categories=["ant", "bee"], preprocess=transforms)
     for weights in ("imagenet1k_v1", models.ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1, "default"):
         save(model, tmp_path / "mine.pth", categories=["ant", "bee"], weights=weights)
         assert classifier(weights=tmp_path / "mine.pth").transform.preprocess.crop == 224
@@ -254,6 +259,20 @@ class Remembering(ShuffleNetV2):
         return torch.qint8
 
 
+class Int8Tensor(torch.Tensor):
+    """As torchao's, which quantise a network by tensors of another kind."""
+
+
+class DTensor(torch.Tensor):
+    """As FSDP's, which hold a part each."""
+
+    def full_tensor(self) -> None: ...
+
+
+def made_of(kind: type[torch.Tensor]) -> Callable[[Any], None]:
+    return lambda model: setattr(model.fc, "weight", nn.Parameter(model.fc.weight.detach().as_subclass(kind)))
+
+
 def of_class(kind: type) -> Callable[[Any], None]:
     return lambda model: setattr(model, "__class__", kind)
 
@@ -285,6 +304,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "the network answers with a dict",
     ),
     "extra state": (edited(of_class(Remembering)), "is no plain tensor: save it before it is quantised"),
+    "torchao": (edited(made_of(Int8Tensor)), "keeps 'fc.weight' as a Int8Tensor: save it before it is quantised"),
+    "FSDP": (edited(made_of(DTensor)), "'fc.weight' is spread over several processes .* get the full state dict"),
+    "script": (lambda: torch.jit.script(nn.Linear(1, 1)), "the network that was scripted or traced, not its script"),
+    "one class": (edited(lambda model: setattr(model, "fc", nn.Linear(1024, 1))), "the network has one class, whose"),
     "meta": (edited(lambda model: model.to("meta")), "has no values yet"),
     "lazy": (edited(lambda model: setattr(model, "fc", nn.LazyLinear(10))), "has no values yet"),
     "convolution": (edited(lambda model: setattr(model, "fc", nn.Conv2d(1024, 10, 1))), "holds 0 linear layers"),
@@ -314,6 +337,32 @@ def test_what_cannot_be_read_again_is_refused(make: Callable[[], Any], message: 
     assert os.listdir(tmp_path) == []
 
 
+def test_tensors_of_another_kind_are_not_loaded(cifar: Any) -> None:
+    tensors = {**cifar.state_dict(), "fc.weight": cifar.fc.weight.detach().as_subclass(Int8Tensor)}
+    with pytest.raises(CheckpointError, match=r"'fc\.weight' must be a dense tensor with data, got a Int8Tensor of"):
+        load(cifar, Checkpoint(tensors, None, "file"))
+
+
+def test_one_logit_is_two_classes_by_the_advice_to_the_letter(tmp_path: Path) -> None:
+    model: Any = shufflenet_v2_x0_5(weights="cifar10", num_classes=1)
+    torch.save(model.state_dict(), bare := tmp_path / "bare.pth")
+    said = Description("shufflenet_v2_x0_5", 3, ("cat",), Preprocess(**SAID), small_stem=True)
+    write_checkpoint(old := tmp_path / "old.pth", model.state_dict(), said)
+    for given in ({"weights": bare}, {"weights": bare, "categories": ["cat"]}, {"weights": old}):
+        with pytest.raises(CheckpointError, match=r"(bare|old)\.pth has one class, whose probability would be 1"):
+            classifier(**given)
+    assert shufflenet_v2_x0_5(weights=old).num_classes == 1
+    with pytest.raises(ValueError, match="the network has one class") as caught:
+        model.save(tmp_path / "mine.pth", categories=["cat"])
+    with torch.inference_mode():
+        expected = model(model.preprocess()(CAT)).sigmoid().item()
+    exec(str(caught.value).split("`")[1], {"model": model, "torch": torch})  # as a user would paste it
+    model.save(tmp_path / "mine.pth", categories=["no", "yes"])
+    found = {each.label: each.probability for each in classifier(weights=tmp_path / "mine.pth")(CAT)}
+    assert found == pytest.approx({"yes": expected, "no": 1 - expected}, abs=1e-5)
+    assert abs(expected - 0.5) > 0.001
+
+
 def test_what_is_not_known_is_asked_for_by_name(ants: Any, tmp_path: Path) -> None:
     file = tmp_path / "mine.pth"
     with pytest.raises(ValueError, match=r"what do the 2 classes mean\? Give categories=\[\.\.\.\], 2 labels"):
@@ -334,6 +383,8 @@ def test_what_is_not_known_is_asked_for_by_name(ants: Any, tmp_path: Path) -> No
         ants.save(file, categories=["ant", "bee"], weights="cifar10", preprocess=SAID)
     with pytest.raises(ValueError, match="the field 'crop' must be at most resize"):
         ants.save(file, categories=["ant", "bee"], preprocess={**SAID, "crop": 48})
+    with pytest.raises(TypeError, match=r"got 3$"):
+        ants.save(file, categories=["ant", "bee"], preprocess=3)
     with pytest.raises(ValueError, match="there are no weights 'resnet'"):
         ants.save(file, categories=["ant", "bee"], weights="resnet")
     with pytest.raises(ValueError, match="the field 'acc@5' is missing"):

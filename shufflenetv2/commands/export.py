@@ -13,7 +13,7 @@ from ..description import MAX_SIDE
 from ..errors import DatasetError
 from ..files import is_device
 from ..network.formats.table import FORMATS, PRECISIONS, SMALLEST_WITH_SMALL_STEM, Format
-from .options import add_plain, add_weights, any_path, bounded, chosen_weights, positive, say
+from .options import add, add_weights, any_path, chosen_weights, positive, say, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, help="default: the one that -o FILE ends like")
     parser.add_argument("-o", "--output", type=any_path, metavar="FILE", help="default: the architecture's name")
     add_weights(parser)
-    add_plain(parser)
+    add(parser, "--plain")
+    size = whole(SMALLEST_WITH_SMALL_STEM, MAX_SIDE, " of pixels")
     parser.add_argument(
         "--size", type=size, metavar="PIXELS", help="height and width of the example (default: the crop of the weights)"
     )
@@ -52,11 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def size(text: str) -> int:
-    smallest = SMALLEST_WITH_SMALL_STEM
-    return bounded(int, text, smallest, MAX_SIDE, f"a whole number of pixels from {smallest} to {MAX_SIDE}")
-
-
 def run(arguments: argparse.Namespace) -> int:
     from ..exporting import Order, check_packages, shape_for, write
 
@@ -70,6 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
     check_packages(arguments.format, arguments.precision)
     weights = chosen_weights(arguments)
     output = arguments.output or Path(weights.arch + form.suffix)
+    if not arguments.output and (there := [file for file in form.files(output) if file.exists()]):
+        raise FileExistsError(f"{there[0]} is there; -o {output} replaces it, or give another name")
+    if form.folder and not output.name:  # "." has no name, which temporary files take theirs from
+        output = output.absolute()
     shape = shape_for(form, weights, arguments.size, arguments.fixed_batch)
     check_output(output, form, weights)
     if not shape.dynamic:  # what the file says of photos is what it takes
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--fixed-batch {batch} leaves fewer than {LEAST_PHOTOS} of {len(photos)} photos to calibrate"
         )
     order = Order(weights, arguments.format, shape, arguments.precision, arguments.plain, photos)
-    for line in write(order, output):
+    for line in list(write(order, output)):  # all of them first: a reader who goes must not stop the writing
         print(line)
     files = form.files(output)
     print(f"{output}: {arguments.precision}, {sum(file.stat().st_size for file in files) / 1e6:.2f} MB")

@@ -121,10 +121,8 @@ def pieces(images: Tensor, stem_stride: int) -> int:
 
 def is_small(features: Tensor, limit: int = PRODUCT_LIMIT) -> bool:
     """Whether a 1x1 convolution of these is done as a matrix product."""
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return features.is_cpu and features.numel() <= limit
-    else:  # noqa: RET505
-        return runs_now_on_cpu(features) and features.numel() <= limit
+    on_cpu = features.is_cpu if torch.jit.is_scripting() else runs_now_on_cpu(features)  # type: ignore[attr-defined]
+    return on_cpu and features.numel() <= limit
 
 
 class Pointwise(nn.Conv2d):
@@ -249,6 +247,8 @@ class DeployedShuffleNetV2(WithOrigin):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, num_classes)``."""
+        if images.dim() != 4:
+            raise ValueError(f"images must be (N, C, H, W), got {list(images.shape)}; one image alone is images[None]")
         count = pieces(images, self.conv1.stride[0])
         if count > 1:  # the classifier, which may be any module, sees the whole batch
             return self.fc(torch.cat([self.pooled(piece) for piece in images.chunk(count)]))  # type: ignore[no-any-return]

@@ -5,14 +5,16 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from support.processes import ROOT
+from support.processes import ROOT, run
+from support.skips import needs, needs_posix
 from torch import Tensor
 
 from shufflenetv2 import exporting, package
@@ -20,7 +22,7 @@ from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
 from shufflenetv2.description import Description, Preprocess
 from shufflenetv2.network.formats import program
-from shufflenetv2.network.formats.table import FORMATS, Format
+from shufflenetv2.network.formats.table import FORMATS, Format, Shape
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
 from shufflenetv2.weights.checkpoint import write_checkpoint
 
@@ -247,6 +249,40 @@ def test_a_size_below_what_the_stem_takes(checkpoint, tmp_path, capsys, monkeypa
     assert [*tmp_path.glob("*.pt2")] == []
 
 
+@pytest.fixture
+def cut_small(tmp_path):
+    """Weights of the paper's stem whose photos are cut to 28 pixels."""
+    torch.manual_seed(0)
+    model = ShuffleNetV2(SPECS["shufflenet_v2_x0_5"], num_classes=3)
+    said = Description("shufflenet_v2_x0_5", 3, CATEGORIES, replace(PREPROCESS, resize=28, crop=28))
+    write_checkpoint(path := tmp_path / "small.pth", model.state_dict(), said)
+    return path
+
+
+def test_photos_below_what_a_file_for_every_size_takes(cut_small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(exporting, "build", lambda *arguments, **options: pytest.fail("the model was built"))
+    command = ["export", "--weights", str(cut_small), "-o", str(tmp_path / "m.pt2")]
+    for more in ([], ["--size", "64"]):
+        assert main([*command, *more]) == 1
+        assert capsys.readouterr().err == (
+            f"shufflenetv2: error: the photos of {cut_small} are cut to 28 pixels, and a file for every size takes 33 "
+            "or more: give --fixed-batch 1\n"
+        )
+    assert main([*command, "--fixed-batch", "1", "--size", "31"]) == 1
+    assert f"--size 31 is too small for {cut_small}, which takes 32 pixels or more" in capsys.readouterr().err
+    weights = resolve(None, cut_small)
+    for name in ("torch-export", "ncnn"):
+        assert exporting.shape_for(FORMATS[name], weights, None, 1) == Shape(1, 3, 28, dynamic=False)
+
+
+def test_a_file_is_tried_with_what_its_photos_are_cut_to(cut_small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(exporting, "sample_photos", list)
+    output = tmp_path / "m.pt2"
+    assert spoiled_export(monkeypatch, cut_small, output, answer=only(lambda images: images.shape[2] >= 33)) == 1
+    assert "on random input (1, 3, 28, 28) the written file gives" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_the_file_of_the_weights_is_never_written_over(checkpoint, tmp_path, capsys):
     mine = tmp_path / "mine.pt"
     mine.write_bytes(checkpoint.read_bytes())
@@ -294,6 +330,24 @@ def test_the_suffix_is_as_it_was_spelled(checkpoint, tmp_path, monkeypatch):
     assert resolve(None, "./MINE.PT").exported is not None
 
 
+@needs("openvino")
+@pytest.mark.slow
+def test_openvinos_suffix_is_as_it_was_spelled(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "--weights", str(checkpoint), "-o", "MINE.XML"]) == 0
+    assert sorted(os.listdir()) == ["MINE.XML", "MINE.bin"]
+    assert resolve(None, "./MINE.XML").exported is not None
+
+
+@needs("safetensors")
+def test_the_folder_that_one_is_in(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert main(["export", "--weights", str(checkpoint), "--format", "safetensors", "-o", "."]) == 0
+    assert sorted(os.listdir()) == sorted(FORMATS["safetensors"].parts)
+    assert os.listdir("..") == ["mine"]
+
+
 @pytest.mark.slow
 def test_a_file_of_one_size_says_that_photos_are_prepared_for_it(checkpoint, tmp_path, capsys):
     path = tmp_path / "small.pt2"
@@ -331,3 +385,22 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(checkpoint, cap
     error = capsys.readouterr().err
     assert "nothing can be written into /proc: " in error
     assert error.count("\n") == 1
+
+
+def test_a_file_that_nobody_named_is_not_replaced(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shufflenet_v2_x0_5.pt").write_bytes(b"mine")
+    command = ["export", "--format", "torchscript", "--weights", "cifar10"]
+    assert main(command) == 1
+    told = "shufflenet_v2_x0_5.pt is there; -o shufflenet_v2_x0_5.pt replaces it, or give another name"
+    assert told in capsys.readouterr().err
+    assert (tmp_path / "shufflenet_v2_x0_5.pt").read_bytes() == b"mine"
+
+
+@needs_posix
+def test_a_reader_who_goes_does_not_stop_the_writing(tmp_path):
+    line = '"$@" | true; echo ${PIPESTATUS[0]}'
+    command = [sys.executable, "-m", "shufflenetv2", "export", "--weights", "cifar10", "-o", tmp_path / "net.pt"]
+    result = run("bash", "-c", line, "bash", *command, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    assert result.stdout == "0\n"
+    assert (tmp_path / "net.pt").exists()

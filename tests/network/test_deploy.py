@@ -75,14 +75,24 @@ def test_both_memory_layouts_of_the_input():
     assert all(feature.is_contiguous(memory_format=torch.channels_last) for feature in features)
 
 
+@pytest.mark.parametrize("form", [lambda model: model, torch.jit.script], ids=["eager", "script"])
+def test_one_image_alone_is_refused(form):
+    deployed = form(deploy(randomised(TINY)))
+    with pytest.raises((ValueError, torch.jit.Error), match=r"\(N, C, H, W\), got \[3, 64, 64\]; one image alone is"):
+        deployed(images(1, 64, 64)[0])
+
+
 @pytest.mark.parametrize("limit", [0, 2**18], ids=["convolutions", "products"])
 @pytest.mark.parametrize("size", [(64, 64), (97, 131), (33, 64)], ids=str)
 def test_eager_and_recorded_forms_agree(size, limit, monkeypatch):
     """Gradients of the images keep the convolutions and the max-pool of PyTorch; without them the fast forms run."""
-    monkeypatch.setattr(layers, "PRODUCT_LIMIT", limit)
+    monkeypatch.setattr(layers.is_small, "__defaults__", (limit,))
     deployed = deploy(randomised(TINY))
     photos = images(2, *size)
-    fast = deployed(photos)
+    with Operators() as operators:
+        fast = deployed(photos)
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in deployed.modules())
+    assert (operators.names["convolution"] == convolutions) == (limit == 0)
     assert not fast.requires_grad
     general = deployed(photos.clone().requires_grad_())
     assert general.requires_grad

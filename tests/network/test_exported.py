@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from support.processes import ROOT, importing, run_module
-from support.skips import needs
+from support.skips import needs, needs_posix
 from torch import Tensor
 
 from shufflenetv2 import exporting, package, save
@@ -81,7 +83,8 @@ def test_each_format_classifies_by_itself_elsewhere(name: str, tmp_path: Path) -
     [expected] = classifier(weights=CIFAR, top=1)(CAT)
     assert best["label"] == expected.label == "cat"
     assert best["probability"] == pytest.approx(expected.probability, abs=1e-4)
-    weights = resolve(None, found)
+    with torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
+        weights = resolve(None, found)
     assert (weights.arch, weights.num_classes, weights.metrics) == (
         "shufflenet_v2_x0_5",
         10,
@@ -259,6 +262,16 @@ def test_batches_that_the_file_does_not_allow_are_split_and_filled_up(count: int
         fixed(torch.randn(1, 3, 41, 40))
 
 
+def test_images_that_a_file_does_not_take(inside: Inside) -> None:
+    network = ExportedNetwork(lambda images: torch.from_numpy(images.numpy()).flatten(1), inside, "model.onnx", "none")
+    image = torch.rand(3, 4, 4)
+    with pytest.raises(ValueError, match=r"^model\.onnx takes images \(N, 3, H, W\), got \(3, 4, 4\); one image alone"):
+        network(image)
+    with pytest.raises(ValueError, match=r"takes images \(N, 3, H, W\), got \(1, 1, 4, 4\)$"):
+        network(image[None, :1])
+    assert torch.equal(network(image[None].requires_grad_()), image.flatten()[None])
+
+
 def test_what_an_exported_file_is_not(script: Path, tmp_path: Path, capsys: Any) -> None:
     assert categories(weights=script)[3] == "cat"
     with pytest.raises(CheckpointError, match="is an exported file, which classifies and has no tensors to load"):
@@ -303,6 +316,15 @@ def test_the_same_suffix_for_other_files(script: Path, tmp_path: Path) -> None:
         resolve(None, tmp_path / "model.ncnn.param")
     with pytest.raises(CheckpointError, match="there is no such file"):
         resolve(None, tmp_path / "absent.onnx")
+
+
+@needs_posix
+@pytest.mark.parametrize("name", ["mine.pt", "mine.pt2"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / name)
+    monkeypatch.setattr(zipfile, "ZipFile", lambda path: pytest.fail("it was opened"))
+    with pytest.raises(CheckpointError, match=f"{name} cannot be read: is a pipe, a socket or a device, expected a"):
+        resolve(None, tmp_path / name)
 
 
 @needs("safetensors")
@@ -404,6 +426,32 @@ def test_the_default_dtype_changes_nothing_in_a_file(
     first, second = (resolve(None, path).exported for path in (script, tmp_path / "model.pt"))
     assert first is not None
     assert second is not None
+    assert torch.equal(first(images), second(images))
+
+
+@pytest.mark.parametrize(
+    "elsewhere", [torch.device("meta"), torch.autocast("cpu", torch.bfloat16)], ids=["meta", "autocast"]
+)
+def test_a_file_opens_whatever_the_caller_computes_on(
+    elsewhere: AbstractContextManager[object], script: Path, inside: Inside
+) -> None:
+    with elsewhere:
+        opened = resolve(None, script).exported
+    assert opened is not None
+    assert opened.inside == inside
+
+
+@pytest.mark.slow
+def test_a_file_is_the_same_whatever_the_caller_computes_on(script: Path, inside: Inside, tmp_path: Path) -> None:
+    with torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
+        assert [*write(order_of("torchscript"), tmp_path / "model.pt")]
+        assert torch.empty(1).is_meta
+        assert torch.is_autocast_enabled("cpu")
+    first, second = (resolve(None, path).exported for path in (script, tmp_path / "model.pt"))
+    assert first is not None
+    assert second is not None
+    assert first.inside == second.inside
+    images = torch.randn(2, 3, 40, 40)
     assert torch.equal(first(images), second(images))
 
 

@@ -1,9 +1,14 @@
 """The table of formats, and what the exporters make of the deploy form."""
 
+import logging
 import os
+import sys
+import threading
 import tomllib
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import onnx
@@ -12,8 +17,9 @@ import torch
 from support.processes import ROOT, run_python
 from support.skips import needs
 
+from shufflenetv2.exporting import _in_float32
 from shufflenetv2.network.deploy import deploy
-from shufflenetv2.network.formats.table import FORMATS, Plan, Shape
+from shufflenetv2.network.formats.table import FORMATS, Plan, Shape, _quiet
 from shufflenetv2.network.model import ShuffleNetV2, Spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,6 +41,37 @@ def test_a_format_is_imported_when_it_is_used() -> None:
     )
     printed = run_python(program, cwd=ROOT, env=dict(os.environ)).stdout
     assert printed == "['shufflenetv2.network.formats.table']\n"
+
+
+@pytest.mark.parametrize("changed", [_quiet, _in_float32])
+def test_two_at_once_leave_the_process_as_it_was(changed: Callable[[], AbstractContextManager[None]]) -> None:
+    def state() -> list[object]:
+        levels = [logging.getLogger(name).level for name in ("torch.onnx", "nncf", "root")]
+        return [sys.stdout, torch.get_default_dtype(), *levels]
+
+    first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with changed():
+            first_in.set()
+            second_in.wait(0.1)  # in vain, where one waits for the other
+        first_out.set()
+
+    def second() -> None:
+        first_in.wait()
+        with changed():
+            second_in.set()
+            first_out.wait()
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        before = state()
+        with ThreadPoolExecutor(2) as threads:
+            for each in [threads.submit(first), threads.submit(second)]:
+                each.result()
+        assert state() == before
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the legacy exporter is one, and calls others

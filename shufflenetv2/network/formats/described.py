@@ -156,22 +156,21 @@ class ExportedNetwork(nn.Module):
         """Logits ``(N, classes)``, float32, of ``images`` ``(N, C, H, W)``.
 
         Raises:
-            ValueError: the file takes images of another size.
+            ValueError: the file takes images of another size or with other channels, or a batch of them.
         """
+        channels = self.inside.description.in_channels
+        if images.dim() != 4 or images.shape[1] != channels:
+            alone = "; one image alone is images[None]" if images.dim() == 3 else ""
+            raise ValueError(f"{self.where} takes images (N, {channels}, H, W), got {tuple(images.shape)}{alone}")
         height, width = images.shape[2:]
         if self.inside.size not in (None, height) or self.inside.size not in (None, width):
             size = self.inside.size
             raise ValueError(f"{self.where} takes images of {size}x{size} alone, got {height}x{width}")
-        images = images.float().cpu().contiguous()
+        images = images.detach().float().cpu().contiguous()
         if self.inside.batch in (None, len(images)):
             return self.network(images)
-        return torch.cat([self._padded(piece.contiguous()) for piece in torch.split(images, self.inside.batch)])
-
-    def _padded(self, piece: Tensor) -> Tensor:
-        batch = self.inside.batch or len(piece)
-        if len(piece) < batch:
-            return self.network(torch.cat((piece, piece.new_zeros(batch - len(piece), *piece.shape[1:]))))[: len(piece)]
-        return self.network(piece)
+        filled = torch.cat((images, images.new_zeros(-len(images) % self.inside.batch, *images.shape[1:])))
+        return torch.cat([self.network(each) for each in torch.split(filled, self.inside.batch)])[: len(images)]
 
 
 def digest(data: bytes) -> str:

@@ -4,6 +4,8 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from ...errors import CheckpointError
 from ...files import expanded, shown
 from ..model import SPECS, ShuffleNetV2
@@ -20,6 +22,11 @@ def open_exported(name: str, where: str) -> tuple[ExportedNetwork | ShuffleNetV2
         ImportError: the runtime is not installed; the message has the pip line.
         CheckpointError: it cannot be read, does not describe itself, or the runtime computes something else.
     """
+    with torch.device("cpu"), torch.autocast("cpu", enabled=False):  # whatever the caller computes on, and in
+        return _open(name, where)
+
+
+def _open(name: str, where: str) -> tuple[ExportedNetwork | ShuffleNetV2, Inside]:
     form, path = FORMATS[name], Path(expanded(where))
     if form.folder and not path.is_dir():
         path = path.parent

@@ -26,7 +26,9 @@ def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) ->
         converted = quantised(converted, plan.batches())
     for key, value in metadata.items():
         converted.set_rt_info(value, ["shufflenetv2", key])
-    openvino.save_model(converted, path, compress_to_fp16=plan.precision in ("bfloat16", "float16"))
+    written = path.with_suffix(".xml")  # OpenVINO writes no other, such as .XML, and reads it
+    openvino.save_model(converted, written, compress_to_fp16=plan.precision in ("bfloat16", "float16"))
+    written.replace(path)
 
 
 def quantised(converted: Any, batches: list[Tensor]) -> Any:

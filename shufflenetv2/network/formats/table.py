@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -93,6 +94,7 @@ class Format:
     unread: tuple[str, ...] = ()  # those of the parts that are for people alone
     plain: bool = False  # it holds the network as it was trained, never its deploy form
     marker: str = ""  # a file inside, where other files with this suffix are something else
+    guarded: bool = False  # a file for every size refuses those below its smallest
 
     @property
     def suffix(self) -> str:
@@ -180,7 +182,12 @@ FORMATS = {
         dynamic=False,
     ),
     "torch-export": Format(
-        parts=(".pt2",), module="program", runtime="torch", precisions=("float32", *HALF), marker="archive_format"
+        parts=(".pt2",),
+        module="program",
+        runtime="torch",
+        precisions=("float32", *HALF),
+        marker="archive_format",
+        guarded=True,
     ),
     "torchscript": Format(
         parts=(".pt",), module="script", runtime="torch", precisions=("float32", *HALF), marker="constants.pkl"
@@ -217,6 +224,8 @@ def whole_of(path: Path) -> str | None:
 
 
 def _inside(path: Path) -> set[str]:
+    if not path.is_file():  # a pipe would be waited for
+        return set()
     try:
         with zipfile.ZipFile(path) as archive:
             return {os.path.basename(name) for name in archive.namelist()}
@@ -224,17 +233,24 @@ def _inside(path: Path) -> set[str]:
         return set()
 
 
+_ONE_AT_A_TIME = threading.RLock()
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' own chatter: deprecations, and versions of packages they could also have used."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.utils._pytree", "nncf", "root")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # results alone go to stdout
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    """Without the exporters' own chatter: deprecations, and versions of packages they could also have used.
+
+    One at a time: of two that overlap, the second would take for the usual state what the first has changed.
+    """
+    names = ("torch.onnx", "torch.utils._pytree", "nncf", "root")
+    with _ONE_AT_A_TIME:
+        levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+        for logger in levels:
+            logger.setLevel(logging.ERROR)
+        try:
+            with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # results alone go to stdout
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            for logger, level in levels.items():
+                logger.setLevel(level)
