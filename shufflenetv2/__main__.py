@@ -39,7 +39,8 @@ COMMANDS = {
 _NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory")  # how torch says it
 
 
-LEADS = os.environ.get("RANK", "0") == "0"  # under torchrun, the process that says what is wrong with a call
+UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID" in os.environ
+LEADS = not UNDER_TORCHRUN or os.environ["RANK"] == "0"  # of its processes, the one that says what is wrong with a call
 SECONDS_TO_SPEAK = 10.0
 
 
@@ -70,6 +71,8 @@ class Parser(argparse.ArgumentParser):
         namespace, unknown = super().parse_known_args(*args, **kwargs)
         if unknown:
             near = guess(unknown[0].partition("=")[0], self._option_string_actions)
+            if not any(each.startswith("-") for each in unknown):
+                near = "; name all of them together, before the options or after them"
             self.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
         return namespace, unknown
 
@@ -82,37 +85,59 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    _prepare_output()
+    _prepare_streams()
     # torch says so on import; nothing here needs NumPy.
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns that its first use takes a moment
-    if threading.current_thread() is threading.main_thread() and "TORCHELASTIC_RUN_ID" not in os.environ:
-        # Like Ctrl-C: what is half written is removed. torchrun's processes may wait for each other, and must go.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupts = _hear_interrupts()
     try:
         try:
             return _run(sys.argv[1:] if argv is None else list(argv))
         finally:
             sys.stdout.flush()  # here, where it is known what to do about a reader who has gone
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         _drop_output(sys.stdout, sys.stderr)
         return 0
-    except (ShuffleNetError, ValueError, ImportError, OSError) as error:
-        print("shufflenetv2: error:", "\n".join(map(shown, str(error).split("\n"))), file=sys.stderr)
-        try:
-            sys.stdout.flush()
-        except OSError:  # a full disk, which was told just now
-            _drop_output(sys.stdout)
-        return 1
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
-            raise  # a fault of ours, whose traceback helps to mend it
-        print("shufflenetv2: error: out of memory; give smaller batches or a smaller size", file=sys.stderr)
-        return 1
+    except (KeyboardInterrupt, Exception) as error:
+        if interrupts or isinstance(error, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)
+            return 130
+        return _told(error)
+
+
+def _hear_interrupts() -> list[int]:
+    """The signals that come from now on, each of which is a ``KeyboardInterrupt``, so that what is half written goes.
+
+    A library that is imported meanwhile may turn that into an error of its own: then the list tells. torchrun's
+    processes may wait for each other, and must go.
+    """
+    heard: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread() and not UNDER_TORCHRUN:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                signal.signal(each, interrupt)
+    return heard
+
+
+def _told(error: Exception) -> int:
+    """The exit status of what went wrong, in a line or a few on stderr."""
+    said = str(error)
+    if isinstance(error, MemoryError) or (type(error) is RuntimeError and _NO_MEMORY.search(said)):
+        said = "out of memory; give smaller batches or a smaller size"
+    elif not isinstance(error, (ShuffleNetError, ValueError, ImportError, OSError)):
+        raise error  # a fault of ours, whose traceback helps to mend it
+    print("shufflenetv2: error:", "\n".join(map(shown, said.split("\n"))), file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk, which was told just now
+        _drop_output(sys.stdout)
+    return 1
 
 
 def _run(argv: list[str]) -> int:
@@ -141,13 +166,13 @@ def _run(argv: list[str]) -> int:
     return status
 
 
-def _prepare_output() -> None:
+def _prepare_streams() -> None:
     """What an encoding cannot take is escaped, and closed streams lead nowhere: neither ends a command."""
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 -- it stays
-        elif isinstance(stream, io.TextIOWrapper):
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 -- it stays
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .description import MAX_CHANNELS, MAX_CLASSES, STANDARD, Category, WeightsInfo
+from .description import MAX_CHANNELS, MAX_CLASSES, STANDARD, Category, Description, WeightsInfo
 from .errors import CheckpointError, ManifestError
 from .files import expanded
 from .naming import Weights as Weights
@@ -106,14 +106,13 @@ def _from_checkpoint(checkpoint: Checkpoint, described: bool, categories: Iterab
     said = checkpoint.description
     arch = said.arch if said else arch_by_width(checkpoint)
     default = default_entry(arch)
-    classes: tuple[Category, ...] = ()
-    if said:
-        classes = tuple(Category(label) for label in said.categories)
-        known = read_categories(default.categories) if default else ()
-        if [category.label for category in known] == list(said.categories):
-            classes = known  # with their WordNet ids, which no file says
-    elif categories is None and default and checkpoint.num_classes == default.num_classes:
-        classes = read_categories(default.categories)
+    usual = Description(arch, checkpoint.in_channels, (), default.preprocess if default else STANDARD)
+    known = read_categories(default.categories) if default else ()
+    classes = tuple(Category(label) for label in said.categories) if said else ()
+    if said and [category.label for category in known] == list(said.categories):
+        classes = known  # with their WordNet ids, which no file says
+    elif not said and categories is None and checkpoint.num_classes == len(known):
+        classes = known
     if described and not said:
         if checkpoint.num_classes and not classes and categories is None:
             raise CheckpointError(labels_wanted(checkpoint, arch))
@@ -121,23 +120,32 @@ def _from_checkpoint(checkpoint: Checkpoint, described: bool, categories: Iterab
             "%s does not describe itself: treated like %s, with the paper's stem (a network for small photos may "
             "have the small one: load it with small_stem=True, and save it)", checkpoint.where, default or "ImageNet's"
         )  # fmt: skip
-    weights = Weights(
-        arch=arch,
-        name=os.path.abspath(expanded(checkpoint.where)),
-        title=checkpoint.where,
-        num_classes=checkpoint.num_classes,
-        in_channels=checkpoint.in_channels,
-        small_stem=said.small_stem if said else None,
+    weights = _of_file(
+        said or usual,
+        checkpoint.where,
         classes=classes,
-        preprocess=said.preprocess if said else default.preprocess if default else STANDARD,
-        metrics=said.metrics if said else None,
-        temperature=said.temperature if said else 1.0,
+        num_classes=checkpoint.num_classes,
+        small_stem=said.small_stem if said else None,
         described=said is not None,
-        local=True,
         read=lambda progress: checkpoint,
         sha256=checkpoint.sha256,
     )
     return labelled(weights, categories)
+
+
+def _of_file(said: Description, where: str, **more: Any) -> Weights:
+    """Weights in the file ``where``, of which ``said`` is known."""
+    return Weights(
+        arch=said.arch,
+        name=os.path.abspath(expanded(where)),
+        title=where,
+        in_channels=said.in_channels,
+        preprocess=said.preprocess,
+        metrics=said.metrics,
+        temperature=said.temperature,
+        local=True,
+        **more,
+    )
 
 
 def _from_export(form: str, where: str, described: bool, categories: Iterable[str] | None) -> Weights:
@@ -153,22 +161,8 @@ def _from_export(form: str, where: str, described: bool, categories: Iterable[st
         raise CheckpointError(f"{where} {what}; give the weights that it was made from, {inside.weights}")
 
     said = inside.description
-    weights = Weights(
-        arch=said.arch,
-        name=os.path.abspath(expanded(where)),
-        title=where,
-        num_classes=len(said.categories),
-        in_channels=said.in_channels,
-        small_stem=said.small_stem,
-        classes=inside.classes,
-        preprocess=said.preprocess,
-        metrics=said.metrics,
-        temperature=said.temperature,
-        local=True,
-        read=refuse,
-        sha256=inside.sha256,
-        exported=network,
-    )
+    held: dict[str, Any] = {"classes": inside.classes, "num_classes": len(said.categories), "sha256": inside.sha256}
+    weights = _of_file(said, where, small_stem=said.small_stem, read=refuse, exported=network, **held)
     return labelled(weights, categories)
 
 

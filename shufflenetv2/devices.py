@@ -100,11 +100,12 @@ def join(device: str | None = None) -> Iterator[Group]:
     Raises:
         DeviceError: the device cannot be used.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    launched = dist.is_torchelastic_launched()  # without it, these variables are of something else
+    local_rank = int(os.environ.get("LOCAL_RANK", "0")) if launched else 0
     if device == "cuda" or (device is None and torch.cuda.is_available()):
         device = f"cuda:{local_rank}"  # before it is tried: every process would take memory of the first GPU
     chosen = choose_device(device)
-    if not dist.is_torchelastic_launched():
+    if not launched:
         yield Group(0, 1, chosen)
         return
     if chosen.type == "cuda":

@@ -100,14 +100,13 @@ def answer(
     computing = time.perf_counter() - read
     overlay = reason = ""
     try:
-        overlay = _as_address(classifier.explain(image).overlay()) if explain else ""
+        overlay = _as_address(classifier.explain(image).overlay(1024)) if explain else ""
     except ValueError as error:  # an exported file has no features to look at
         reason = str(error)
     return Answer(str(name), shown, read - started, computing, str(classifier.device), overlay, reason)
 
 
 def _as_address(image: Any) -> str:
-    image.thumbnail((1024, 1024))
     image.save(file := io.BytesIO(), "JPEG")
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
@@ -175,6 +174,8 @@ async def _body(request: Any) -> bytes:
     from .photos.reading import max_bytes
 
     most, parts, received = max_bytes(), [], 0
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise _RefusalError(415, "send the photo's bytes alone, not as a form: curl --data-binary @photo.jpg")
     async with asyncio.timeout(SECONDS):
         async for part in request.stream():
             received += len(part)

@@ -39,9 +39,11 @@ from shufflenetv2.photos.folders import LabelledPhotos
 from shufflenetv2.photos.listing import find_photos
 from shufflenetv2.training.augment import Augmentation, TrainingPhotos, epoch_batches
 from shufflenetv2.training.digests import contents
+from shufflenetv2.training.history import curves
+from shufflenetv2.training.optimizing import sgd
 from shufflenetv2.training.recipe import size_at
-from shufflenetv2.training.run import KINDS, RUN_FORMAT, RunFolder, curves, read_state
-from shufflenetv2.training.trainer import Recipe, Trainer, sgd
+from shufflenetv2.training.run import KINDS, RUN_FORMAT, RunFolder, read_state
+from shufflenetv2.training.trainer import Recipe, Trainer
 from shufflenetv2.transport import Reply
 from shufflenetv2.weights import checkpoint, download, manifest
 from shufflenetv2.weights.checkpoint import Checkpoint

@@ -53,7 +53,7 @@ def row_of(file: Path, weights: Weights, batch: int, milliseconds: list[float]) 
     assert exported is not None
     assert form is not None
     return {
-        "file": file.name,
+        "file": str(file),
         "arch": weights.arch,
         "runtime": exported.runtime,
         "precision": exported.inside.precision,
@@ -79,14 +79,17 @@ def accuracy(weights: Weights, folder: Path) -> Row:
 def files_table(report: Row) -> str:
     """Text; a line a file and batch."""
     lines = [", ".join(f"{key} {value}" for key, value in report["machine"].items() if value is not None)]
-    header = f"{'file':28}{'runtime':13}{'precision':11}{'MB':>7}{'batch':>6}{'ms':>9}{'quartiles':>18}{'images/s':>10}"
+    width = max(28, *(len(row["file"]) + 2 for row in report["files"]))
+    header = (
+        f"{'file':{width}}{'runtime':13}{'precision':11}{'MB':>7}{'batch':>6}{'ms':>9}{'quartiles':>18}{'images/s':>10}"
+    )
     lines.append(header + "  times float32    top-1")
     for row in report["files"]:
         first, third = row["ms_quartiles"]
         ratio = "" if row["ratio_to_float32"] is None else f"{row['ratio_to_float32']:.2f}"
         top1 = f"{row['acc@1']:.2f} %" if "acc@1" in row else ""
         lines.append(
-            f"{row['file']:28}{row['runtime']:13}{row['precision']:11}{row['megabytes']:>7.2f}{row['batch']:>6}"
+            f"{row['file']:{width}}{row['runtime']:13}{row['precision']:11}{row['megabytes']:>7.2f}{row['batch']:>6}"
             f"{row['ms']:>9.2f}{f'{first:.2f} - {third:.2f}':>18}{row['images_per_second']:>10.1f}{ratio:>15}{top1:>9}"
         )
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from ..description import STANDARD
 from ..errors import DatasetError
 from ..package import require
 from ..weights.manifest import DEFAULT_ARCH
-from .options import add_json, any_path, arch, bounded, say
+from .options import add, any_path, arch, say, whole
 
 NAMES = {key: runtime.name for key, runtime in RUNTIMES.items() if runtime.listed}
 
@@ -36,10 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ARCH",
         help=f"such as x0_5 x1_0 (default: {DEFAULT_ARCH})",
     )
-    parser.add_argument(
-        "--batch", nargs="+", type=batch, default=[1, 16], metavar="N", help="images at once (default: 1 16)"
-    )
-    parser.add_argument("--threads", type=threads, help="default: PyTorch's, one a core")
+    parser.add_argument("--batch", nargs="+", type=whole(1, 4096), metavar="N", help="images at once (default: 1 16)")
+    parser.add_argument("--threads", type=whole(1, 1024), help="default: PyTorch's, one a core")
     parser.add_argument("--runtimes", nargs="+", choices=NAMES, help="default: all installed ones but compile")
     parser.add_argument("--training", action="store_true", help="time training steps instead (96x96, batch 64, SGD)")
     parser.add_argument(
@@ -58,20 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="with --files: a folder a class of photos, to measure accuracy on",
     )
-    add_json(parser, "one JSON object with all the numbers")
-
-
-def batch(text: str) -> int:
-    return bounded(int, text, 1, 4096, "a whole number from 1 to 4096")
-
-
-def threads(text: str) -> int:
-    return bounded(int, text, 1, 1024, "a whole number from 1 to 1024")
+    add(parser, "--json", help="print one JSON object with all the numbers")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from ..benchmarking.timing import machine
 
+    if arguments.batch and (arguments.training or arguments.folder):
+        raise ValueError("--training and --folder have batches of their own; leave --batch out")
+    arguments.batch = arguments.batch or [1, 16]
     if arguments.files:
         given = {name for name in ("archs", "runtimes", "training", "folder") if getattr(arguments, name)}
         if given:

@@ -10,24 +10,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import TableError
+from ..errors import ImageError, TableError
 from ..files import shown
 from ..package import progress_bar
-from .options import (
-    add_batch_size,
-    add_decoding,
-    add_device,
-    add_json,
-    add_max_pixels,
-    add_runtime,
-    add_weights,
-    add_workers,
-    any_path,
-    chosen_weights,
-    positive,
-    probability,
-    say,
-)
+from .options import add, add_weights, any_path, chosen_weights, positive, probability, say
 
 if TYPE_CHECKING:
     from ..builder import Weights
@@ -49,12 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-0", "--null", action="store_true", help="sources in that list end in NUL: find -print0")
     add_weights(parser)
     parser.add_argument("--top", type=positive, default=5, help="how many labels a photo (default: %(default)s)")
-    add_batch_size(parser)
-    add_workers(parser)
-    add_device(parser)
-    add_runtime(parser)
-    add_max_pixels(parser)
-    add_decoding(parser)
+    add(parser, "--batch-size", "--workers", "--device", "--runtime", "--precision", "--max-pixels")
+    fast = parser.add_mutually_exclusive_group()
+    fast.add_argument(
+        "--fast-decode", action="store_true", help="let large JPEG photos be decoded smaller: faster, not bit-equal"
+    )
+    fast.add_argument(
+        "--gpu-decode",
+        action="store_const",
+        dest="fast_decode",
+        const="cuda",
+        help="let the graphics card decode JPEG photos: faster, not bit-equal",
+    )
     parser.add_argument(
         "--min-probability",
         "--threshold",
@@ -66,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain", type=any_path, metavar="DIR", help="write each photo there, coloured by where the network looked"
     )
-    add_json(parser, "one JSON object a line, one line a photo")
+    add(parser, "--json", help="print one JSON object a line, one line a photo")
     table = parser.add_argument_group("tables")
     table.add_argument("-o", "--output", type=any_path, metavar="TABLE", help="write a .parquet, .csv or .jsonl file")
     table.add_argument("--features", action="store_true", help="with what the last layer reads, as a further column")
@@ -118,8 +110,12 @@ def check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{name} goes with a table; add --output TABLE")
     if arguments.explain and arguments.output:
         raise ValueError("--explain goes with printed lines, not with a table; leave out --output")
-    if arguments.explain and "-" in arguments.sources:
-        raise ValueError("standard input can be read once, and --explain reads each photo again; give it as a file")
+    if arguments.explain:
+        from ..inference.overlays import check_sources
+
+        check_sources(arguments.sources, arguments.explain)
+        if arguments.runtime != "torch":
+            raise ValueError("--explain looks into the network of PyTorch; leave --runtime out")
     if arguments.actors and not arguments.ray:
         raise ValueError("--actors goes with --ray")
 
@@ -145,7 +141,11 @@ def find(arguments: argparse.Namespace, told: Callable[[str], object]) -> Iterat
 
 def print_lines(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[int, int]:
     classifier = make_classifier(arguments, chosen_weights(arguments))
-    overlays = make_overlays(arguments, classifier)
+    if arguments.explain:
+        from ..inference.overlays import Overlays
+
+        overlays = Overlays(arguments.explain, classifier)
+        photos = overlays.others(photos)
     done = failed = 0
     shows = sys.stderr.isatty()
     with progress_bar(None, "photo", shown=shows) as bar:
@@ -161,8 +161,14 @@ def print_lines(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
                 write(to_json(result))
             elif not result.error:
                 write(to_text(result))
-            if overlays and not result.error:
-                overlays.write(result.photo)
+            if arguments.explain and not result.error:
+                try:
+                    overlays.write(result.photo)
+                except ImageError as error:  # it has changed meanwhile
+                    failed += 1
+                    print(f"shufflenetv2: error: {error}", file=sys.stderr)
+    if arguments.explain and overlays.left_out:
+        say(f"left out {overlays.left_out} in {shown(overlays.folder)}, where the overlays are")
     return done, failed
 
 
@@ -188,17 +194,14 @@ def write_table(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
         resume=arguments.resume,
         overwrite=arguments.overwrite,
     )
-    done = failed = 0
     with table, progress_bar(None, "photo", shown=False if arguments.ray else None) as bar:
         if table.complete:
             told = "" if table.compared else "; its rows alone are kept: sources and options were not compared"
-            say(f"{shown(arguments.output)} is complete{told}; nothing was read")
-            return 0, 0
+            say(f"{shown(arguments.output)} is complete{told}; no photo was read")
+            return table.done, table.failed
         rows = rows_of_cluster if arguments.ray else rows_of_stream
         for row in rows(arguments, source, table.missing(photos, photo_name)):
             bar.update(1)
-            done += 1
-            failed += row["error"] is not None
             table.add(row)
         if table.unnamed and arguments.files_from and not about["list_sha256"]:  # of a pipe, known only now
             raise TableError(f"the list leaves out {table.unnamed} photos of {shown(table.folder)}; or --overwrite")
@@ -206,7 +209,7 @@ def write_table(arguments: argparse.Namespace, photos: Iterator[Any]) -> tuple[i
     for count, what in ((table.unnamed, "of the first run are gone"), (table.repeated, "were named more than once")):
         if count:
             say(f"{count} photos {what}")
-    return done, failed
+    return table.done, table.failed
 
 
 def rows_of_stream(arguments: argparse.Namespace, source: "Weights", photos: Iterator[Any]) -> Iterator[dict[str, Any]]:
@@ -231,14 +234,6 @@ def make_classifier(arguments: argparse.Namespace, source: "Weights") -> Any:
     from ..inference.classifier import Classifier
 
     return Classifier(source, **{name: getattr(arguments, name) for name in (*SETTINGS, "device")})
-
-
-def make_overlays(arguments: argparse.Namespace, classifier: Any) -> Any:
-    if not arguments.explain:
-        return None
-    from ..inference.overlays import Overlays
-
-    return Overlays(arguments.explain, classifier.explain)
 
 
 def to_text(result: "Result") -> str:

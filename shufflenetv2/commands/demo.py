@@ -22,7 +22,7 @@ from ..errors import ImageError, ShuffleNetError
 from ..package import require, sample_photos
 from ..photos.url import is_url
 from ..weights.manifest import load_manifest
-from .options import add_device, add_max_pixels, add_weights, chosen_weights, port
+from .options import add, add_weights, chosen_weights, port
 
 if TYPE_CHECKING:
     from ..builder import Weights
@@ -38,10 +38,12 @@ knows the classes it was trained on and no others, and names one of them whateve
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights(parser, ": chosen when the page opens (default: weights that need no network)", default=None)
-    add_device(parser)
+    add(parser, "--device", "--max-pixels")
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1; on a Hugging Face Space 0.0.0.0)")
-    parser.add_argument("--port", type=port, help="default: the first free one from 7860 up")
-    add_max_pixels(parser)
+    usual = os.environ.get("GRADIO_SERVER_PORT") or None
+    parser.add_argument(
+        "--port", type=port, default=usual, help="default: GRADIO_SERVER_PORT, or the first free one from 7860 up"
+    )
     parser.add_argument(
         "--urls",
         action="store_true",

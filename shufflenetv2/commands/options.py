@@ -83,137 +83,79 @@ def chosen_weights(arguments: argparse.Namespace, **options: Any) -> "Weights":
     return resolve(arguments.arch, arguments.weights, categories=arguments.categories, **options)
 
 
-def add_device(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--device", help="for example cpu or cuda:0 (default: CUDA if there is one)")
+def number(kind: Callable[[str], Number], low: float, high: float, wanted: str) -> Callable[[str], Number]:
+    """What makes an ``int`` or a ``float`` from ``low`` to ``high`` of a text, or the error that argparse shows."""
+
+    def read(text: str) -> Number:
+        with suppress(ValueError, OverflowError):
+            value = kind(text)
+            if low <= value <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"must be {wanted}, got {text!r:.80}")
+
+    return read
 
 
-def add_runtime(parser: argparse._ActionsContainer) -> None:
-    """``--runtime`` and ``--precision``, for ``computing.network_of``."""
-    parser.add_argument(
-        "--runtime",
-        choices=("torch", *SERVED),
-        default="torch",
-        help="in what the network computes; but for torch, a file for it is written into the cache the first time "
-        "(default: %(default)s, an exported file's own)",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("float32", *HALF),
-        default="float32",
-        help="in what the network computes; half the bytes, and on processors with instructions for it and on GPUs "
-        "faster (default: %(default)s, an exported file's own)",
-    )
+def whole(low: int, high: int, of: str = "", to: str = "") -> Callable[[str], int]:
+    return number(int, low, high, f"a whole number{of} from {low} to {to or high}")
 
 
-def add_batch_size(parser: argparse._ActionsContainer, default: int = BATCH_SIZE) -> None:
-    parser.add_argument(
-        "--batch-size",
-        type=positive,
-        default=default,
-        metavar="N",
-        help="photos computed at once (default: %(default)s)",
-    )
-
-
-def add_plain(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--plain", action="store_true", help="the network as it was trained, not its deploy form")
-
-
-def add_json(parser: argparse._ActionsContainer, what: str) -> None:
-    parser.add_argument("--json", action="store_true", help=f"print {what}")
-
-
-def bounded(kind: Callable[[str], Number], text: str, low: float, high: float, wanted: str) -> Number:
-    """``text`` as an ``int`` or a ``float`` from ``low`` to ``high``, or the error that argparse shows."""
-    with suppress(ValueError):
-        value = kind(text)
-        if low <= value <= high:
-            return value
-    raise argparse.ArgumentTypeError(f"must be {wanted}, got {text!r:.80}")
-
-
-def positive(text: str) -> int:
-    return bounded(int, text, 1, 10**6, "a whole number from 1 to 1000000")
-
-
-def seed(text: str) -> int:
-    return bounded(int, text, 0, 2**63 - 1, "a whole number from 0 to 2**63 - 1")
-
-
-def workers(text: str) -> int:
-    return bounded(int, text, 0, 256, "a whole number from 0 to 256")
-
-
-def port(text: str) -> int:
-    return bounded(int, text, 1, 65535, "a whole number from 1 to 65535")
-
-
-def size(text: str) -> int:
-    return bounded(int, text, 32, MAX_SIDE, f"a whole number of pixels from 32 to {MAX_SIDE}")
+positive = whole(1, 10**6)
+seed = whole(0, 2**63 - 1, to="2**63 - 1")
+workers = whole(0, 256)
+port = whole(1, 65535)
+size = whole(32, MAX_SIDE, " of pixels")
+fraction = number(float, 0, 1 - 1e-9, "at least 0 and below 1")
+part = number(float, 1e-9, 1, "above 0 and at most 1")
+probability = number(float, 0, 1, "from 0 to 1")
+above_zero = number(float, 1e-12, 1e6, "above 0 and at most 1000000")
+from_zero = number(float, 0, 1e6, "at least 0")
+pixels = number(lambda text: int(float(text)), 1, 1e12, "a number of pixels from 1 to 1e12")
 
 
 def sized(text: str) -> tuple[int, float | None]:
     """``SIZE`` or ``SIZE:SHARE``."""
-    pixels, colon, share = text.partition(":")
-    return size(pixels), part(share) if colon else None
+    side, colon, share = text.partition(":")
+    return size(side), part(share) if colon else None
 
 
-def fraction(text: str) -> float:
-    return bounded(float, text, 0, 1 - 1e-9, "at least 0 and below 1")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--device": {"help": "for example cpu or cuda:0 (default: CUDA if there is one)"},
+    "--runtime": {
+        "choices": ("torch", *SERVED),
+        "default": "torch",
+        "help": "in what the network computes; but for torch, a file for it is written into the cache the first time "
+        "(default: %(default)s, an exported file's own)",
+    },
+    "--precision": {
+        "choices": ("float32", *HALF),
+        "default": "float32",
+        "help": "in what the network computes; half the bytes, and on processors with instructions for it and on GPUs "
+        "faster (default: %(default)s, an exported file's own)",
+    },
+    "--batch-size": {
+        "type": positive,
+        "default": BATCH_SIZE,
+        "metavar": "N",
+        "help": "photos computed at once (default: %(default)s)",
+    },
+    "--plain": {"action": "store_true", "help": "the network as it was trained, not its deploy form"},
+    "--workers": {
+        "type": positive,
+        "metavar": "N",
+        "help": "threads that decode photos, for each process that computes (default: one a core)",
+    },
+    "--max-pixels": {
+        "type": pixels,
+        "metavar": "N",
+        "help": f"the most pixels of a photo, as 200e6 (default: SHUFFLENETV2_MAX_PIXELS, or {MAX_PIXELS:.0e}; of "
+        f"WEBP, TIFF, AVIF and HEIC {MAX_PIXELS_COPIED:.0e})",
+    },
+    "--json": {"action": "store_true"},
+}
 
 
-def part(text: str) -> float:
-    return bounded(float, text, 1e-9, 1, "above 0 and at most 1")
-
-
-def probability(text: str) -> float:
-    return bounded(float, text, 0, 1, "from 0 to 1")
-
-
-def above_zero(text: str) -> float:
-    return bounded(float, text, 1e-12, 1e6, "above 0 and at most 1000000")
-
-
-def from_zero(text: str) -> float:
-    return bounded(float, text, 0, 1e6, "at least 0")
-
-
-def add_workers(
-    parser: argparse._ActionsContainer,
-    what: str = "threads",
-    kind: Callable[[str], int] = positive,
-    default: int | None = None,
-    more: str = "",
-) -> None:
-    """``--workers``: ``what`` decodes photos while the model computes; ``more`` is said of the number."""
-    shown = "one a core" if default is None else default
-    help_text = f"{what} that decode photos, for each process that computes{more} (default: {shown})"
-    parser.add_argument("--workers", type=kind, default=default, metavar="N", help=help_text)
-
-
-def pixels(text: str) -> int:
-    return int(bounded(float, text, 1, 1e12, "a number of pixels from 1 to 1e12"))
-
-
-def add_decoding(parser: argparse.ArgumentParser) -> None:
-    fast = parser.add_mutually_exclusive_group()
-    fast.add_argument(
-        "--fast-decode", action="store_true", help="let large JPEG photos be decoded smaller: faster, not bit-equal"
-    )
-    fast.add_argument(
-        "--gpu-decode",
-        action="store_const",
-        dest="fast_decode",
-        const="cuda",
-        help="let the graphics card decode JPEG photos: faster, not bit-equal",
-    )
-
-
-def add_max_pixels(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--max-pixels",
-        type=pixels,
-        metavar="N",
-        help=f"the most pixels of a photo, as 200e6 (default: SHUFFLENETV2_MAX_PIXELS, or {MAX_PIXELS:.0e}; of WEBP, "
-        f"TIFF, AVIF and HEIC {MAX_PIXELS_COPIED:.0e})",
-    )
+def add(parser: argparse._ActionsContainer, *names: str, **changed: Any) -> None:
+    """The options ``names`` of ``OPTIONS``."""
+    for name in names:
+        parser.add_argument(name, **OPTIONS[name] | changed)

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,16 +59,14 @@ class Classifier:
         fast_decode: bool | str = False,
         min_probability: float = 0.0,
     ) -> None:
-        number = isinstance(min_probability, (int, float)) and not isinstance(min_probability, bool)
+        number = isinstance(min_probability, Real) and type(min_probability) is not bool
         if not number or not 0 <= min_probability <= 1:
             raise ValueError(f"min_probability must be from 0 to 1, got {min_probability!r:.80}")
         self.weights = weights
         self.top = count("top", top, 1)
         self.min_probability = float(min_probability)
-        self.device = choose_device(device_for(weights, runtime, device))
-        self.deploy = deploy
-        self.categories = weights.labels
-        self.runtime, self.precision = runtime, precision
+        self.device, self.categories = choose_device(device_for(weights, runtime, device)), weights.labels
+        self.deploy, self.runtime, self.precision = deploy, runtime, precision
         model = network_of(weights, runtime=runtime, precision=precision, progress=progress, deploy=deploy)
         self.model = self._made = model.to(self.device).eval()
         self._runner = Runner(self.model, self.device)
@@ -97,10 +96,11 @@ class Classifier:
         """
         if errors not in ("raise", "return"):
             raise ValueError(f'errors must be "raise" or "return", got {errors!r:.80}')
-        if several(photos) is not None:
+        batch = isinstance(photos, Tensor) and photos.dim() == 4
+        if several(photos) is not None or (batch and errors == "return"):
             return self._each(photos, errors)  # type: ignore[arg-type]
-        if isinstance(photos, Tensor) and photos.dim() == 4:
-            return self.predict(self.transform(photos)) if len(photos) else []
+        if batch:
+            return self.predict(self.transform(photos)) if len(photos) else []  # type: ignore[arg-type]
         try:
             return self.predict(self.transform(photos))[0]
         except ImageError as error:

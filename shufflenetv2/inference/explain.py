@@ -7,9 +7,8 @@ https://arxiv.org/abs/1512.04150) is no approximation: the logit is the mean of 
 import copy
 import ctypes
 import io
-import math
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Protocol
 
 import torch
@@ -17,11 +16,14 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from ..network.deploy_form import DeployedShuffleNetV2
+from ..package import count
 from ..photos.kinds import Photo, several
 from ..photos.transform import PhotoTransform
+from .placing import Placing, between, placed
 from .stream import Prediction, ranked, refuse_training
 
 NOTEBOOK_SIDE = 1024  # pixels of the picture that a notebook shows
+BAND = 256  # rows of an overlay that are drawn at once
 # matplotlib's "viridis" at ten even steps (by van der Walt, Smith and Firing, CC0): even steps look even.
 _VIRIDIS = "440154 482878 3e4989 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde725"
 
@@ -52,6 +54,7 @@ class Explanation:
             positions see. Positive speaks for the label, negative against it. 0 where the network was shown nothing.
         seen: bool ``(H, W)``, what the network was shown: the crop.
         frame: left, top, right and bottom of the crop, in the photo's pixels.
+        size: width and height of the photo, as a person sees it.
 
     Example:
         >>> explanation = shufflenetv2.classifier(weights="cifar10").explain("images/cat.jpg")
@@ -66,37 +69,56 @@ class Explanation:
     map: Tensor = field(repr=False)
     bias: float
     logit: float
-    heatmap: Tensor = field(repr=False)
-    seen: Tensor = field(repr=False)
     frame: tuple[float, float, float, float]
-    photo: Image.Image = field(repr=False)  # in RGB; smaller than the heatmap where a large one was halved
+    size: tuple[int, int]
+    crop: int = field(repr=False)
+    photo: Image.Image = field(repr=False)  # in RGB; smaller than ``size`` where a large one was halved
 
-    def overlay(self) -> Image.Image:
+    @cached_property
+    def heatmap(self) -> Tensor:
+        return placed(self.map, self.crop, self.frame, self.size).heatmap(self.map)
+
+    @cached_property
+    def seen(self) -> Tensor:
+        return placed(self.map, self.crop, self.frame, self.size).seen()
+
+    def overlay(self, longest: int | None = None) -> Image.Image:
         """The photo, in grey, under the colours of what speaks for the label: dark blue for nothing, yellow for most.
 
-        An RGB image of the photo's size. The crop has a frame; outside it the photo is dimmed.
+        Args:
+            longest: pixels of its longer side at most, for less memory; ``None``: of the photo's size.
+
+        Returns:
+            An RGB image. The crop has a frame; outside it the photo is dimmed.
         """
+        scale = min(1.0, longest / max(self.size)) if longest else 1.0
+        width, height = (max(1, round(side * scale)) for side in self.size)
+        across, down = width / self.size[0], height / self.size[1]
+        left, top, right, bottom = (edge * each for edge, each in zip(self.frame, 2 * (across, down), strict=True))
+        placing = placed(self.map, self.crop, (left, top, right, bottom), (width, height))
+        grey = self.photo.convert("L").resize((width, height))
+        result = Image.new("RGB", (width, height))
+        for start in range(0, height, BAND):
+            band = grey.crop((0, start, width, min(start + BAND, height)))
+            result.paste(self._drawn(band, placing.band(start, start + BAND)), (0, start))
+        box = [round(edge) for edge in (left, top, right, bottom)]
+        corners = (box[0], box[1], max(box[2] - 1, box[0]), max(box[3] - 1, box[1]))
+        ImageDraw.Draw(result).rectangle(corners, outline="white", width=max(1, min(width, height) // 150))
+        return result
+
+    def _drawn(self, grey: Image.Image, placing: "Placing") -> Image.Image:
+        """A band of the overlay, over these pixels of the photo."""
         highest = max(float(self.map.max()), torch.finfo(torch.float32).tiny)
-        levels = (self.heatmap / highest).clamp_(0, 1)
+        levels, shown = placing.heatmap(self.map).div_(highest).clamp_(0, 1), placing.seen()
         colours = picture((levels * 255).round_().byte())
         colours.putpalette(_palette())
-        size = colours.size
-        grey = self.photo.convert("L").resize(size)
-        shown = picture(self.seen.byte() * 255)
         strength = picture((levels.mul_(0.25).add_(0.45) * 255).byte())
         warm = Image.composite(colours.convert("RGB"), grey.convert("RGB"), strength)
-        result = Image.composite(warm, grey.point(lambda value: value * 0.6).convert("RGB"), shown)
-        width = max(1, min(size) // 150)
-        box = [round(edge) for edge in self.frame]
-        corners = (box[0], box[1], max(box[2] - 1, box[0]), max(box[3] - 1, box[1]))
-        ImageDraw.Draw(result).rectangle(corners, outline="white", width=width)
-        return result
+        return Image.composite(warm, grey.point(lambda value: value * 0.6).convert("RGB"), picture(shown.byte() * 255))
 
     def _repr_png_(self) -> bytes:
         """For notebooks, at most 1024 pixels a side."""
-        picture, file = self.overlay(), io.BytesIO()
-        picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
-        picture.save(file, "PNG")
+        self.overlay(NOTEBOOK_SIDE).save(file := io.BytesIO(), "PNG")
         return file.getvalue()
 
 
@@ -111,7 +133,7 @@ def picture(pixels: Tensor) -> Image.Image:
 @cache
 def _palette() -> bytes:
     steps = torch.tensor([list(bytes.fromhex(each)) for each in _VIRIDIS.split()], dtype=torch.float32)
-    return bytes((_between(256, 0.5, 255 / (len(steps) - 1), len(steps)) @ steps).round().byte().flatten().tolist())
+    return bytes((between(256, 0.5, 255 / (len(steps) - 1), len(steps)) @ steps).round().byte().flatten().tolist())
 
 
 def explained(classifier: Answering, photo: Photo, label: str | int | None) -> Explanation:
@@ -131,10 +153,8 @@ def explained(classifier: Answering, photo: Photo, label: str | int | None) -> E
     index = int(ranked(probabilities, 1)[1]) if asked is None else asked
     logit, probability = float(logits[0, index]), float(probabilities[0, index])
     map, bias = contributions(features, last, index, logit)
-    frame = classifier.transform.frame(size)
-    heatmap, seen = laid_out(map, images.shape[-1], frame, size)
-    name = classifier.categories[index]
-    return Explanation(predictions, name, index, probability, map, bias, logit, heatmap, seen, frame, image)
+    name, frame, crop = classifier.categories[index], classifier.transform.frame(size), images.shape[-1]
+    return Explanation(predictions, name, index, probability, map, bias, logit, frame, size, crop, image)
 
 
 def chosen(label: str | int, categories: list[str]) -> int:
@@ -146,12 +166,8 @@ def chosen(label: str | int, categories: list[str]) -> int:
     """
     if isinstance(label, Prediction):
         label = label.index
-    if type(label) is int:
-        if 0 <= label < len(categories):
-            return label
-        raise ValueError(f"the index of a label is from 0 to {len(categories) - 1}, got {label}")
     if not isinstance(label, str):
-        raise TypeError(f"a label is its name or its index, got {label!r:.80} (a {type(label).__name__})")
+        return count("the index of a label", label, 0, len(categories) - 1)
     found = [index for index, name in enumerate(categories) if name == label]
     if len(found) != 1:
         several = f"several labels are called {label!r:.80}; give one of their indices, {found}"
@@ -210,33 +226,3 @@ def contributions(features: Tensor, last: nn.Linear, index: int, logit: float) -
             "and fc than a mean over the positions"
         )
     return map, bias
-
-
-def laid_out(
-    map: Tensor, crop: int, frame: tuple[float, float, float, float], size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """``heatmap`` and ``seen`` of a photo of ``size``, of whose ``frame`` the network saw ``crop`` pixels a side."""
-    width, height = size
-    down, across = map.shape
-    # A convolution of stride 2 looks around every second position, the first included, so that position k of the map
-    # looks around pixel k * stride of the crop, whose own centre lies half a pixel on.
-    stride_down, stride_across = (2 ** math.ceil(math.log2(crop / count)) for count in (down, across))
-    left, top, right, bottom = frame
-    scale_x, scale_y = (right - left) / crop, (bottom - top) / crop
-    rows = _between(height, top + scale_y / 2, scale_y * stride_down, down)
-    columns = _between(width, left + scale_x / 2, scale_x * stride_across, across)
-    seen_rows, seen_columns = _inside(height, top, bottom), _inside(width, left, right)
-    seen = seen_rows[:, None] & seen_columns
-    heatmap = rows @ map.float() @ columns.T
-    return heatmap.mul_(seen), seen
-
-
-def _between(length: int, first: float, step: float, count: int) -> Tensor:
-    """Weights ``(length, count)`` of ``count`` values, ``step`` pixels apart, for each of ``length`` pixels."""
-    places = ((torch.arange(length, dtype=torch.float32) + 0.5 - first) / step).clamp(0, count - 1)
-    return (1 - (places[:, None] - torch.arange(count, dtype=torch.float32)).abs()).clamp(min=0)
-
-
-def _inside(length: int, low: float, high: float) -> Tensor:
-    centres = torch.arange(length, dtype=torch.float32) + 0.5
-    return (centres >= low) & (centres < high)

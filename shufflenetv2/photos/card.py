@@ -6,7 +6,7 @@ were cut, and those that it refuses.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ..errors import DeviceError, ImageError
+from ..files import shown
 from ..package import require
-from .decode import EXACT_PIXELS, check_size, open_header, orientation_of
+from .decode import EXACT_PIXELS, check_size, decoding, open_header, orientation_of
 from .reading import photo_name, read_photo
 
 Source = TypeVar("Source")
@@ -48,13 +49,14 @@ def read(photo: Any, max_pixels: int | None, upright: bool) -> tuple[Any, str | 
     """
     if not isinstance(photo, (str, os.PathLike, bytes)):
         return photo, None, None
-    name = photo_name(photo)
+    name = shown(photo_name(photo))
     data = read_photo(photo, name)
-    image, allowed, size = open_header(data, max_pixels, name, None)
-    check_size(size, allowed, name)
-    suits = image.format == "JPEG" and image.mode in ("RGB", "L") and size[0] * size[1] <= EXACT_PIXELS
-    whole = data.rstrip(b"\0").endswith(b"\xff\xd9")
-    suits = suits and whole and not (upright and orientation_of(image, data) != 1)
+    with decoding(name):
+        image, allowed, size = open_header(data, max_pixels, name, None)
+        check_size(size, allowed, name)
+        suits = image.format == "JPEG" and image.mode in ("RGB", "L") and size[0] * size[1] <= EXACT_PIXELS
+        whole = data.rstrip(b"\0").endswith(b"\xff\xd9")
+        suits = suits and whole and not (upright and orientation_of(image, data) != 1)
     return data, name, size if suits else None
 
 
@@ -78,19 +80,13 @@ def decoded(
     with suppress(RuntimeError):  # one of them is damaged, or of a kind that the card does not know: it says not which
         pictures = decode_jpeg(files, mode=ImageReadMode.RGB, device=device) if files else []
 
-    def pixels() -> Iterator[Tensor | ImageError]:
-        for (data, name), picture in zip(waiting, pictures, strict=True):
+    found, upcoming = [], iter(pictures)
+    for photo, ready in batch:
+        if not isinstance(ready, ImageError) and isinstance(ready[0], Encoded):
+            picture = next(upcoming)
             try:
-                yield exact(data, name) if picture is None else shaped(picture)
+                ready = (exact(*ready[0]) if picture is None else shaped(picture), ready[1])
             except ImageError as error:
-                yield error
-
-    ready_ones = pixels()
-    return [(photo, _replaced(ready, ready_ones)) for photo, ready in batch]
-
-
-def _replaced(ready: Any, pixels: Iterator[Tensor | ImageError]) -> Any:
-    if isinstance(ready, ImageError) or not isinstance(ready[0], Encoded):
-        return ready
-    found = next(pixels)
-    return found if isinstance(found, ImageError) else (found, ready[1])
+                ready = error
+        found.append((photo, ready))
+    return found

@@ -5,6 +5,9 @@ Nothing is decoded before its size and the number of its parts are known to be a
 
 import io
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import ImageError
@@ -34,6 +37,9 @@ _UPRIGHT = {  # how the values 2 to 8 of EXIF's orientation are undone
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# A PIL image decodes itself when it is first used, and several threads may have been given the same: they take turns.
+# So do images with a file that they do not own, the first lock's: it may be the same, as of the members of an archive.
+_LOADING = [threading.Lock() for _ in range(16)]
 _SAME_SHAPE = (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4])
 
 
@@ -83,15 +89,16 @@ def open_sized(
     name = shown(name or photo_name(photo))
     allowed = pixel_limit(max_pixels)  # here and in _read, not below: a wrong setting is no fault of the photo's
     given = photo if isinstance(photo, Image.Image) else _from_array(photo, allowed, name) or read_photo(photo, name)
-    try:
+    with decoding(name):
         if isinstance(given, bytes):
             image, allowed, (width, height) = open_header(given, max_pixels, name, shortest)
         else:
             image, (width, height) = given, given.size
         check_size(image.size, allowed, name)
-        image.load()
+        with _LOADING[id(image) // 64 % 15 + 1 if getattr(image, "_exclusive_fp", False) else 0]:
+            image.load()
+            turn = _UPRIGHT.get(orientation_of(image, given)) if upright else None
         check_size(image.size, allowed, name)  # once more: some decoders find another size as they decode
-        turn = _UPRIGHT.get(orientation_of(image, given)) if upright else None
         white = white_of(image, name)
         while image.width * image.height > EXACT_PIXELS:
             image = halved(image, white)
@@ -102,9 +109,16 @@ def open_sized(
             for key in ORIENTED:  # else whoever is given the picture turns it again
                 image.info.pop(key, None)
         return to_rgb(image, white), (width, height)
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Around what Pillow decodes: of damaged files it raises a dozen unrelated types, here an ``ImageError``."""
+    try:
+        yield
     except ImageError:
         raise
-    except Exception as error:  # Pillow's decoders raise a dozen unrelated types on damaged files
+    except Exception as error:
         reason = shown(str(error)) or type(error).__name__
         raise ImageError(f"{name} cannot be decoded ({reason}); is the file complete?") from error
 
@@ -163,9 +177,11 @@ def _from_array(photo: object, allowed: int, name: str) -> Image.Image | None:
     if numpy is None or not isinstance(photo, numpy.ndarray):
         return None
     if len(photo.shape) != 3 or photo.shape[2] != 3:
+        one = len(photo.shape) == 3 and photo.shape[2] == 1
         raise ImageError(
-            f"{name} has shape {photo.shape}, expected (H, W, 3), in RGB; for grey give numpy.stack((array,) * 3, -1), "
-            "with alpha PIL.Image.fromarray(array), for a batch list(array)"
+            f"{name} has shape {photo.shape}, expected (H, W, 3), in RGB; for grey give "
+            f"{'array.repeat(3, -1)' if one else 'numpy.stack((array,) * 3, -1)'}, with alpha "
+            "PIL.Image.fromarray(array), for a batch list(array)"
         )
     if str(photo.dtype) != "uint8":
         raise ImageError(

@@ -46,7 +46,7 @@ def _is_one(photo: object) -> bool:
     one = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Tensor)
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(photo, numpy.ndarray):
-        return photo.dtype.kind not in "OU"  # those hold paths, as a column of a table does
+        return photo.dtype.kind not in "OU" or photo.ndim == 0  # those hold paths, as a column of a table does
     return isinstance(photo, one) or hasattr(photo, "read")
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from ..errors import DatasetError
 from ..files import expanded, shown
-from .formats import remedy, suffixes
+from .formats import recognise, remedy, suffixes
 from .url import is_url
 
 MAX_NAME = 1 << 20  # bytes of an entry of a list
@@ -52,6 +52,11 @@ CLOSED = "folder that cannot be listed|folders that cannot be listed"
 UNLABELLED = "file in no class's folder|files in no class's folder"
 
 
+def is_hidden(name: str) -> bool:
+    """Beside names that begin with a dot, Synology's folders of thumbnails, one in each folder."""
+    return name.startswith(".") or name == "@eaDir"
+
+
 def find_photos(sources: Iterable[str | os.PathLike[str]], told: Told = lambda line: None) -> Iterator[Found]:
     """The photos of ``sources``, found as they are asked for: none is listed before the first is given.
 
@@ -83,10 +88,12 @@ def read_list(name: str, separator: bytes) -> Iterator[str]:
     """The sources in the file ``name``, or in standard input if that is ``-``; empty ones are left out.
 
     Raises:
-        OSError: at once, if it cannot be opened.
-        DatasetError: something in it is too long to be a name.
+        DatasetError: at once, if it cannot be opened or is no list of names; later, if one of them is too long.
     """
-    file = sys.stdin.buffer if name == "-" else open(expanded(name), "rb")  # noqa: SIM115 -- _split closes it
+    try:
+        file = sys.stdin.buffer if name == "-" else open(expanded(name), "rb")  # noqa: SIM115 -- _split closes it
+    except OSError as error:
+        raise DatasetError(f"{shown(name)} cannot be read as a list of photos: {error.strerror}") from error
     entries = _split(file, name, separator)
     next(entries)  # from here on, also where nobody asks for more
     return entries
@@ -101,15 +108,21 @@ def list_sha256(name: str | None) -> str | None:
 
 
 def _split(file: BinaryIO, name: str, separator: bytes) -> Iterator[str]:
-    rest, first = b"", True
+    rest = b""
     with file:
+        begin = file.read1(1 << 16)  # type: ignore[attr-defined]  # what there is: a pipe may be slow
+        if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise DatasetError(f"{shown(name)} is text in UTF-16, as PowerShell writes it; save it as UTF-8")
+        if recognise(begin):
+            raise DatasetError(f"{shown(name)} is a photo, not a list of photos; leave --files-from out")
         yield ""
-        while part := file.read1(1 << 16):  # type: ignore[attr-defined]  # what there is: a pipe may be slow
-            *whole, rest = (rest + (part.removeprefix(codecs.BOM_UTF8) if first else part)).split(separator)
-            first = False
+        part = begin.removeprefix(codecs.BOM_UTF8)
+        while part:
+            *whole, rest = (rest + part).split(separator)
             if len(rest) > MAX_NAME:
                 raise DatasetError(f"{shown(name)} is no list of photos: it has no end of an entry in {MAX_NAME} bytes")
             yield from (os.fsdecode(entry) for each in whole if (entry := _ended(each, separator)))
+            part = file.read1(1 << 16)  # type: ignore[attr-defined]
     if entry := _ended(rest, separator):
         yield os.fsdecode(entry)
 
@@ -217,7 +230,7 @@ def _entries(folder: str, seen: set[tuple[int, int]], links: deque[str], left_ou
     wanted = suffixes()
     names = []
     for entry in entries:
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             left_out.others[HIDDEN] += 1
         elif entry.is_symlink() and not os.path.exists(entry.path):
             left_out.others[BROKEN] += 1

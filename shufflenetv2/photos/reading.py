@@ -1,6 +1,7 @@
 """The bytes of a photo, wherever they are: in a file, at an address, in a file object, in a pipe of the shell."""
 
 import glob
+import inspect
 import io
 import os
 import re
@@ -11,9 +12,11 @@ from ..files import NotRegularError, expanded, read_regular, shown
 from ..package import limit
 from .url import fetch_photo, is_url, public_name
 
+LONGEST_NAME = 1000  # characters, in messages; Linux takes paths of 4,095
 MAX_BYTES = 32_000_000  # unless SHUFFLENETV2_MAX_BYTES says otherwise
 # What the shell's <(command) gives, which has a writer: a pipe by name may have none, and would never end.
-_OPEN_ALREADY = re.compile(r"/dev/(fd/\d+|stdin)|/proc/self/fd/\d+")
+_BASE64 = re.compile(r"data:|/9j/4|iVBORw0KG|R0lGOD|UklGR")  # how JPEG, PNG, GIF and WEBP begin in it
+OPEN_ALREADY = re.compile(r"/dev/(fd/\d+|stdin)|/proc/self/fd/\d+")
 
 KINDS = (
     "a path, an https:// address, bytes, a file object, a PIL image, a numpy array (H, W, 3) or a uint8 tensor "
@@ -39,7 +42,8 @@ def photo_name(photo: object) -> str:
     if isinstance(photo, str) and is_url(photo):
         return public_name(photo)
     if isinstance(photo, (str, os.PathLike)):
-        return os.fsdecode(photo) or "the empty path"
+        path = os.fsdecode(photo) or "the empty path"
+        return path if len(path) <= LONGEST_NAME else f"{path[:LONGEST_NAME]}..."
     if isinstance(photo, (bytes, bytearray, memoryview)):
         return f"<{len(photo)} bytes>"
     for attribute in ("filename", "name"):  # of PIL images and of file objects
@@ -72,7 +76,7 @@ def read_photo(photo: object, name: str) -> bytes:
 def _at_hand(photo: object, name: str, allowed: int) -> bytes:
     try:
         if isinstance(photo, (str, os.PathLike)):
-            if _OPEN_ALREADY.fullmatch(name):
+            if OPEN_ALREADY.fullmatch(name):
                 with open(photo, "rb") as pipe:
                     return _drain(pipe, allowed)
             return read_regular(expanded(photo), allowed)
@@ -88,6 +92,8 @@ def _at_hand(photo: object, name: str, allowed: int) -> bytes:
             hint = "; patterns are for the command line: in Python give sorted(glob.glob(...))"
         if isinstance(error, UnicodeDecodeError):
             hint = "; it was opened as text: open it in binary mode, 'rb'"
+        if isinstance(photo, str) and (_BASE64.match(photo) or len(photo) > 4096):
+            hint = "; text in base64 is no path: give base64.b64decode(text), without what begins a data: address"
         reason = shown(getattr(error, "strerror", None) or str(error))
         raise ImageError(f"{name} cannot be opened: {reason}{hint}") from error
 
@@ -113,6 +119,9 @@ def _part(file: Any, most: int) -> bytes:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if isinstance(part, (bytearray, memoryview)):
         return bytes(part)
+    if inspect.isawaitable(part):
+        getattr(part, "close", bool)()  # else Python complains that nobody has awaited it
+        raise ValueError("its read is asynchronous: give what `await file.read()` returns")
     if part is not None and not isinstance(part, bytes):
         raise ValueError("it gives text, not bytes; open it in binary mode, 'rb'")
     return part or b""

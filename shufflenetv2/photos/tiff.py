@@ -147,6 +147,8 @@ def check_values(tags: Directory, compression: int) -> None:
         raise ExcessError(f"has {bits[0]}-bit grey in which white is 0, and black is expected there")
     if bits[0] > 8 and len(bits) > 1 and compression == 1 and tags.number(PLANES, 1) == 2:
         raise ExcessError(f"has {bits[0]}-bit colours one plane after the other, which are read if they are compressed")
+    if bits[0] > 8 and 2 in tags.numbers(SIGN) and tags.order == ">" and compression != 1:
+        raise ExcessError(f"has compressed {bits[0]}-bit values with a sign, high byte first; save them low byte first")
     if bits[0] == 8 and 2 in tags.numbers(SIGN):
         raise ExcessError("has values from -128 to 127, and 0 to 255 are read")
 

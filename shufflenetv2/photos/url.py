@@ -50,7 +50,7 @@ def fetch_photo(url: str, allowed: int) -> bytes:
         raise ImageError(f"{name} is no usable address; is the host right? special characters in it are written as %40")
     if offline():
         raise ImageError(f"{name} was not fetched: SHUFFLENETV2_OFFLINE forbids it; unset it, or give a file")
-    require("a photo's address", "requests>=2.33")
+    require("a photo's address", "requests>=2.32")
     from .. import transport
 
     seconds = limit("SHUFFLENETV2_TIMEOUT", SECONDS)

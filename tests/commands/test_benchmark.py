@@ -199,7 +199,8 @@ def test_a_folder_beside_torchvisions_way(monkeypatch: pytest.MonkeyPatch, capsy
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_exported_files_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = [str(tmp_path / name) for name in ("float.pt", "half.pt")]
+    (tmp_path / "half").mkdir()
+    files = [str(tmp_path / name) for name in ("net.pt", "half/net.pt")]
     for file, precision in zip(files, ("float32", "bfloat16"), strict=True):
         options = ["--weights", "cifar10", "--precision", precision]
         assert main(["export", "--format", "torchscript", "-o", file, *options]) == 0
@@ -210,6 +211,7 @@ def test_exported_files_beside_each_other(tmp_path: Path, capsys: pytest.Capture
     assert main(["benchmark", "--files", *files, *options, "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)["files"]
     assert [first["precision"], second["precision"]] == ["float32", "bfloat16"]
+    assert [first["file"], second["file"]] == files
     assert first["ratio_to_float32"] == 1
     assert second["ratio_to_float32"] == round(first["ms"] / second["ms"], 2)
     other = tmp_path / "other.pth"
@@ -233,6 +235,8 @@ def test_exported_files_beside_each_other(tmp_path: Path, capsys: pytest.Capture
 def test_files_that_cannot_be_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "--files", "x.onnx", "--runtimes", "eager", "--training"]) == 1
     assert "--files says what is compared, so leave out --runtimes, --training" in capsys.readouterr().err
+    assert main(["benchmark", "--training", "--batch", "4"]) == 1
+    assert "--training and --folder have batches of their own; leave --batch out" in capsys.readouterr().err
     assert main(["benchmark", "--labelled", "."]) == 1
     assert "--labelled is for --files" in capsys.readouterr().err
     bundled = str(BUNDLED / find_entry("shufflenet_v2_x0_5", "cifar10").file)

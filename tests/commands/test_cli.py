@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -91,6 +92,8 @@ print({'torch', 'PIL', 'requests', 'numpy'} & set(sys.modules), time.process_tim
          f"{', '.join(SPECS)}, got 'x9_0'"),
         (["benchmark", "--archs", "1.0", "shufflnet_v2_x1_0"], f" benchmark: error: argument --archs: must be one of "
          f"{', '.join(SPECS)}, got 'shufflnet_v2_x1_0'; did you mean 'shufflenet_v2_x1_0'?"),
+        (["classify", "a.jpg", "--top", "2", "b.jpg"], " classify: error: unrecognized arguments: b.jpg; name all of "
+         "them together, before the options or after them"),
         (["export", "--format", "onx"], " export: error: argument --format: must be one of "
          f"{', '.join(FORMATS)}, got 'onx'; did you mean 'onnx'?"),
     ],
@@ -374,6 +377,27 @@ def test_closed_and_full_streams() -> None:
     assert shell('"$@" 2>&-', "weights", "list", "nonsense").stdout == ""
     result = shell('"$@" >/dev/full', "weights", "list")
     assert (result.returncode, result.stderr) == (1, "shufflenetv2: error: [Errno 28] No space left on device\n")
+
+
+@needs_posix
+def test_an_interrupt_that_a_library_turns_into_an_error_is_one_still(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def swallow(_: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("cannot load module more than once per process") from None
+        return 0
+
+    monkeypatch.setattr(weights, "run", swallow)
+    assert cli.main(["weights", "list"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_variable_of_other_launchers_silences_nothing() -> None:
+    result = run_module("shufflenetv2", "--help", env={**os.environ, "RANK": "1", "LOCAL_RANK": "x"})
+    assert "usage: shufflenetv2" in result.stdout
 
 
 @needs_posix

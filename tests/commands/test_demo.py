@@ -302,6 +302,17 @@ def test_what_programs_do_wrong_is_told(
 
 @pytest.mark.slow
 @needs_chromium
+def test_a_form_is_no_photo(served: Visited) -> None:
+    form = {"photo": (ROOT / "images/cat.jpg").read_bytes()}
+    given = requests.post(served.address + "classify", files=form, timeout=30)
+    assert (given.status_code, given.json()["error"]) == (
+        415,
+        "send the photo's bytes alone, not as a form: curl --data-binary @photo.jpg",
+    )
+
+
+@pytest.mark.slow
+@needs_chromium
 def test_programs_send_no_more_than_a_photo(served: Visited) -> None:
     given = post(served, bytes(MAX_BYTES + 1))
     assert given.status_code == 413

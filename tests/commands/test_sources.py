@@ -121,7 +121,9 @@ def test_one_photo_on_standard_input(capsys: pytest.CaptureFixture[str], monkeyp
         (["x.jpg", "--output", "x.csv", "--json"], "--json prints lines, --output writes a table"),
         (["--output", "x.csv", "--ray", str(ROOT)], "write photos before it: classify"),
         (["-", "--output", "x.csv", "--ray"], "standard input is on this machine alone"),
-        (["--files-from", "gone.txt"], "gone.txt"),
+        (["--files-from", "gone.txt"], "gone.txt cannot be read as a list of photos: No such file"),
+        (["--files-from", str(ROOT)], "cannot be read as a list of photos: Is a directory"),
+        (["--files-from", str(CAT)], "cat.jpg is a photo, not a list of photos; leave --files-from out"),
     ],
 )
 def test_what_contradicts_itself_is_refused(
@@ -146,6 +148,20 @@ def test_a_list_is_read_as_it_goes_and_has_a_bound(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(listing, "MAX_NAME", 1000)
     with pytest.raises(DatasetError, match="list is no list of photos: it has no end of an entry in 1000 bytes"):
         list(read_list(str(tmp_path / "list"), b"\n"))
+
+
+def test_a_list_in_utf_16_is_refused(tmp_path: Path) -> None:
+    """PowerShell writes such ones."""
+    (tmp_path / "list").write_text(str(CAT), encoding="utf-16")
+    with pytest.raises(DatasetError, match="list is text in UTF-16, as PowerShell writes it; save it as UTF-8"):
+        read_list(str(tmp_path / "list"), b"\n")
+
+
+def test_standard_input_that_is_closed_is_empty() -> None:
+    command = ('"$@" <&-', "sh", sys.executable, "-m", "shufflenetv2", "classify", *WEIGHTS, "-")
+    result = run("sh", "-c", *command, check=False)
+    assert result.returncode == 1
+    assert "is empty, expected an image" in result.stderr
 
 
 def test_folders_in_a_list_that_hold_nothing_are_errors_in_their_place(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 from support.networks import randomise
 from support.processes import ROOT, run_python
 from torch import nn
@@ -14,7 +14,8 @@ from torch import nn
 from shufflenetv2.builder import resolve
 from shufflenetv2.errors import ImageError
 from shufflenetv2.inference.classifier import Classifier
-from shufflenetv2.inference.explain import contributions, laid_out, last_features
+from shufflenetv2.inference.explain import contributions, last_features
+from shufflenetv2.inference.placing import placed
 from shufflenetv2.inference.stream import Prediction
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.model import SPECS, ShuffleNetV2, spec_of
@@ -125,6 +126,7 @@ def test_the_label_may_be_named(classifier: Classifier) -> None:
     assert torch.equal(by_name.map, by_index.map)
     assert not torch.equal(by_name.map, classifier.explain(CAT).map)
     assert classifier.explain(CAT, Prediction("dog", 0.0, 5)).label == "dog"
+    assert classifier.explain(CAT, torch.tensor(5)).label == "dog"  # type: ignore[arg-type]
     for wrong, error in (("dgo", ValueError), (10, ValueError), (-1, ValueError), (True, TypeError), (5.0, TypeError)):
         with pytest.raises(error, match="label"):
             classifier.explain(CAT, wrong)  # type: ignore[arg-type]
@@ -173,20 +175,22 @@ def test_positions_lie_where_the_network_looks() -> None:
     """Position k of a map of stride 32 looks around pixel 32 k, not around the middle of a tile of 32 pixels."""
     map = torch.zeros(7, 7)
     map[2, 3] = 1
-    heatmap, seen = laid_out(map, 224, (0, 0, 224, 224), (224, 224))
+    placing = placed(map, 224, (0, 0, 224, 224), (224, 224))
+    heatmap, seen = placing.heatmap(map), placing.seen()
     assert bool(seen.all())
     assert divmod(int(heatmap.argmax()), 224) == (64, 96)
     assert float(heatmap.max()) == 1
     assert float(heatmap[64, 96 + 16]) == pytest.approx(0.5)
     assert float(heatmap[64, 128]) == 0
-    heatmap, seen = laid_out(map, 224, (100, 50, 324, 274), (400, 300))
+    placing = placed(map, 224, (100, 50, 324, 274), (400, 300))
+    heatmap, seen = placing.heatmap(map), placing.seen()
     assert divmod(int(heatmap.argmax()), 400) == (50 + 64, 100 + 96)
     assert int(seen.sum()) == 224 * 224
     edges = [bool(seen[place]) for place in ((50, 100), (273, 323), (49, 100), (273, 324))]
     assert edges == [True, True, False, False]
     last = torch.zeros(7, 7)
     last[6, 6] = 1  # what is beyond the last position is like it
-    assert float(laid_out(last, 224, (0, 0, 224, 224), (224, 224))[0][223, 223]) == 1
+    assert float(placed(last, 224, (0, 0, 224, 224), (224, 224)).heatmap(last)[223, 223]) == 1
 
 
 @pytest.mark.slow
@@ -229,6 +233,24 @@ def test_a_large_photo_keeps_its_size(classifier: Classifier) -> None:
     assert explanation.photo.size != (8001, 6501)
     assert explanation.overlay().size == (8001, 6501)
     assert explanation.seen.shape == (6501, 8001)
+    assert explanation.overlay(400).size == (400, 325)
+
+
+def test_a_smaller_overlay_shows_the_same(classifier: Classifier) -> None:
+    explanation = classifier.explain(CAT, "cat")
+    whole, small = explanation.overlay(), explanation.overlay(225)
+    assert (whole.size, small.size) == (SIZE, (225, 150))
+    assert explanation.overlay(1000).size == SIZE
+    reduced = whole.resize(small.size, Image.Resampling.BOX)
+    difference = ImageStat.Stat(ImageChops.difference(reduced, small)).mean
+    assert max(difference) < 8  # of 255
+
+
+def test_a_band_after_the_other_is_the_whole(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    explanation = classifier.explain(CAT)
+    whole = explanation.overlay()
+    monkeypatch.setattr("shufflenetv2.inference.explain.BAND", 7)
+    assert max(ImageStat.Stat(ImageChops.difference(explanation.overlay(), whole)).mean) < 0.01
 
 
 def test_the_notebook_shows_a_png(classifier: Classifier) -> None:

@@ -9,8 +9,8 @@ from support.processes import ROOT
 
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
+from shufflenetv2.errors import ImageError
 from shufflenetv2.inference.classifier import Classifier
-from shufflenetv2.inference.explain import Explanation
 from shufflenetv2.inference.overlays import Overlays
 from shufflenetv2.photos.decode import open_photo
 
@@ -19,8 +19,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def explanation() -> Explanation:
-    return Classifier(resolve(None, "cifar10")).explain(CAT)
+def classifier() -> Classifier:
+    """It explains every photo alike: these tests are about files."""
+    classifier = Classifier(resolve(None, "cifar10"))
+    explanation = classifier.explain(CAT)
+    classifier.explain = lambda photo, label=None: explanation  # type: ignore[method-assign]
+    return classifier
 
 
 def test_classify_writes_an_overlay_a_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,19 +50,57 @@ def test_what_does_not_go_with_explain(tmp_path: Path, capsys: pytest.CaptureFix
         assert "--explain" in capsys.readouterr().err
     assert not (tmp_path / "why").exists()
     (tmp_path / "file").touch()
-    assert main(["classify", str(CAT), "--weights", "cifar10", "--explain", str(tmp_path / "file")]) == 1
-    assert "file" in capsys.readouterr().err
+    explain = ["--weights", "cifar10", "--explain"]
+    for arguments, told in (
+        ([str(CAT), *explain, str(tmp_path / "file")], "file: File exists; name a folder"),
+        ([str(CAT), *explain, str(CAT.parent)], "lies in the folder of --explain; choose another"),
+        ([f"{CAT.parent}/*.jpg", *explain, str(CAT.parent)], "lies in the folder of --explain; choose another"),
+        (["/dev/fd/0", *explain, str(tmp_path / "why")], "can be read once"),
+        ([str(CAT), *explain, str(tmp_path / "why"), "--runtime", "onnxruntime"], "leave --runtime out"),
+    ):
+        assert main(["classify", *arguments]) == 1
+        said = capsys.readouterr()
+        assert told in said.err
+        assert said.out == ""  # nothing was computed
 
 
-def test_no_photo_is_overwritten(tmp_path: Path, explanation: Explanation) -> None:
-    overlays = Overlays(tmp_path, lambda photo: explanation)
-    with pytest.raises(ValueError, match="lies in the folder of --explain"):
-        overlays.write(tmp_path / "sub" / ".." / "x.jpg")
-    assert list(tmp_path.iterdir()) == []
+def test_overlays_are_no_photos_of_the_next_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_photo(CAT).resize((90, 60)).save(tmp_path / "x.jpg")
+    arguments = ["classify", str(tmp_path), "--weights", "cifar10", "--json", "--explain", str(tmp_path / "why")]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert [json.loads(line)["photo"] for line in said.out.splitlines()] == [str(tmp_path / "x.jpg")]
+    assert said.err == f"shufflenetv2: left out 1 in {(tmp_path / 'why').resolve()}, where the overlays are\n"
 
 
-def test_names_of_every_kind(tmp_path: Path, explanation: Explanation) -> None:
-    overlays = Overlays(tmp_path, lambda photo: explanation)
+def test_no_picture_of_the_users_is_overwritten(tmp_path: Path, classifier: Classifier) -> None:
+    for _ in range(2):  # an overlay is
+        Overlays(tmp_path, classifier).write("/photos/x.jpg")
+    (tmp_path / "mine.png.png").write_bytes(CAT.read_bytes())
+    with pytest.raises(FileExistsError, match="is no overlay; choose another folder"):
+        Overlays(tmp_path, classifier).write("/photos/mine.png")
+    assert (tmp_path / "mine.png.png").read_bytes() == CAT.read_bytes()
+
+
+def test_a_photo_that_is_gone_when_it_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: Classifier, photo: Path, label: str | None = None) -> None:
+        raise ImageError(f"{photo} cannot be opened: it is gone")
+
+    monkeypatch.setattr(Classifier, "explain", gone)
+    arguments = ["classify", str(CAT), str(CAT), "--weights", "cifar10", "--explain", str(tmp_path)]
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert said.out.count(f"{CAT}\n") == 2
+    assert said.err.count("cannot be opened: it is gone") == 2
+    assert "2 of 2 photos" in said.err
+
+
+def test_names_of_every_kind(tmp_path: Path, classifier: Classifier) -> None:
+    overlays = Overlays(tmp_path, classifier)
     given = [
         "/a/x.jpg",
         "/b/X.JPG",

@@ -92,6 +92,9 @@ def test_bad_photos_are_raised_or_returned_in_their_place(classifier: Classifier
     assert kinds == [list] * BATCH_SIZE + [ImageError, list, ImageError]
     assert str(answers[-1]).startswith(f"photos[{BATCH_SIZE + 2}]: <5 bytes> is no image")
     assert [type(answer) for answer in classifier([b"", b"x"], errors="return")] == [ImageError] * 2
+    pixels = torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8)
+    assert classifier(pixels, errors="return") == classifier(pixels)
+    assert [type(answer) for answer in classifier(pixels.float(), errors="return")] == [ImageError] * 2
     alone = classifier("missing.jpg", errors="return")
     assert str(alone).startswith("missing.jpg cannot be opened")
     for errors in ("ignore", None):

@@ -181,6 +181,26 @@ def test_the_members_of_an_archive_in_a_list(classifier: Classifier) -> None:
     assert "bad.jpg cannot be opened: BadZipFile: Bad CRC-32 for file 'bad.jpg'" in str(second)
 
 
+def test_images_that_several_threads_were_given_are_decoded_by_one(classifier: Classifier) -> None:
+    """The same image, and images with one file: a PIL image decodes itself when it is first used."""
+    with Image.open(CAT) as image:
+        image.resize((1600, 1066)).save(large := io.BytesIO(), "JPEG", quality=95)
+    [expected] = classifier.probabilities(large.getvalue())
+    for _ in range(3):
+        same = Image.open(io.BytesIO(large.getvalue()))
+        torch.testing.assert_close(classifier.probabilities([same] * 8), expected.expand(8, -1))
+        with tempfile.TemporaryFile() as file:
+            with tarfile.open(fileobj=file, mode="w") as archive:
+                for index in range(8):
+                    member = tarfile.TarInfo(f"{index}.jpg")
+                    member.size = len(large.getvalue())
+                    archive.addfile(member, io.BytesIO(large.getvalue()))
+            file.seek(0)
+            with tarfile.open(fileobj=file) as archive:
+                opened = [Image.open(archive.extractfile(member) or io.BytesIO()) for member in archive]
+                torch.testing.assert_close(classifier.probabilities(opened), expected.expand(8, -1))
+
+
 def test_a_tag_that_was_taken_off_stays_off(classifier: Classifier) -> None:
     with Image.open(io.BytesIO(turned(CAT, 6, "JPEG"))) as image:
         assert image.getexif().pop(0x0112) == 6

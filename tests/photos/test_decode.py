@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from PIL import Image, ImageChops, ImageDraw, ImageStat
@@ -261,6 +262,29 @@ def test_the_environment_bounds_what_the_hub_loads(tmp_path: Path) -> None:
     assert outcome(large, SHUFFLENETV2_MAX_PIXELS="120_012_000") == "(1, 3, 224, 224)"
     assert outcome(CAT, SHUFFLENETV2_MAX_BYTES="9999").startswith(f"ImageError {CAT} is larger than the 9,999 bytes")
     assert outcome(CAT, SHUFFLENETV2_MAX_BYTES="much").startswith("ValueError the environment variable SHUFFLENETV2_")
+
+
+class Upload:
+    """As web frameworks give them: reading is asynchronous."""
+
+    async def read(self, size: int = -1) -> bytes:
+        return CAT.read_bytes()[:size]
+
+
+@pytest.mark.parametrize(
+    ("photo", "message"),
+    [
+        ("/9j/4" + "A" * 9000, r"^/9j/4A{995}\.\.\. cannot be opened.*text in base64 is no path"),
+        ("data:image/png;base64,iVBORw0KG", "text in base64 is no path: give base64.b64decode"),
+        (Upload(), r"its read is asynchronous: give what `await file.read\(\)` returns"),
+        (numpy.zeros((8, 8, 1), "uint8"), r"for grey give array\.repeat\(3, -1\)"),
+        (numpy.array("cat.jpg"), r"has shape \(\), expected"),
+    ],
+)
+def test_what_people_also_try_is_told_apart(photo: object, message: str) -> None:
+    with pytest.raises(ImageError, match=message) as caught:
+        PhotoTransform(PREPROCESS)(photo)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 1500
 
 
 def test_a_pil_image_that_cannot_be_loaded_is_an_image_error() -> None:

@@ -231,7 +231,7 @@ def test_old_deflate_is_deflate() -> None:
 # TIFF.
 
 
-def tiff_of(tags: dict[int, int | tuple[int, ...]], data: bytes = b"") -> bytes:
+def tiff_of(tags: dict[int, int | tuple[int, ...]], data: bytes = b"", order: str = "<") -> bytes:
     """A directory of LONGs at the end of ``data``, which begins at 8."""
     start = 8 + len(data)
     beyond = start + 2 + 12 * len(tags) + 4
@@ -239,9 +239,10 @@ def tiff_of(tags: dict[int, int | tuple[int, ...]], data: bytes = b"") -> bytes:
     for tag, value in sorted(tags.items()):
         values = value if isinstance(value, tuple) else (value,)
         place = values[0] if len(values) == 1 else beyond + len(arrays)
-        entries += struct.pack("<HHII", tag, 4, len(values), place)
-        arrays += struct.pack(f"<{len(values)}I", *values) if len(values) > 1 else b""
-    return b"II*\0" + struct.pack("<I", start) + data + struct.pack("<H", len(tags)) + entries + bytes(4) + arrays
+        entries += struct.pack(f"{order}HHII", tag, 4, len(values), place)
+        arrays += struct.pack(f"{order}{len(values)}I", *values) if len(values) > 1 else b""
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", start)
+    return head + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + arrays
 
 
 GREY = {256: 40, 257: 30, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 30, 279: 1200}
@@ -281,6 +282,21 @@ def test_the_parts_of_a_tiff_are_counted(change: dict[int, int | tuple[int, ...]
     else:
         with pytest.raises(ImageError, match=message):
             open_photo(data)
+
+
+def test_signed_values_with_the_high_byte_first_are_refused_where_pillow_swaps_them() -> None:
+    values = [100 * x % 128 * 257 for x in range(1200)]
+    for order, compressed in (("<", False), ("<", True), (">", False), (">", True)):
+        data = struct.pack(f"{order}1200h", *values)
+        data = zlib.compress(data) if compressed else data
+        way = {259: 8 if compressed else 1, 279: len(data)}
+        photo = tiff_of({**GREY, **way, 258: 16, 339: 2}, data, order)
+        if order == ">" and compressed:
+            with pytest.raises(ImageError, match="has compressed 16-bit values with a sign, high byte first"):
+                open_photo(photo)
+        else:
+            image = open_photo(photo)
+            assert [image.getpixel((x, 0))[0] for x in range(40)] == [100 * x % 128 for x in range(40)]
 
 
 def test_the_last_strip_of_a_tiff_may_be_short_and_lie_first() -> None:

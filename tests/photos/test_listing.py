@@ -49,6 +49,14 @@ def test_what_is_no_photo_by_name_is_counted(tmp_path: Path, monkeypatch: pytest
     assert left_out(tmp_path)[1][0].endswith(".c, .d, ...)")
 
 
+def test_thumbnails_of_synology_are_no_photos(tmp_path: Path) -> None:
+    put(tmp_path, "ant/1.jpg", "ant/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "@eaDir/ant/2.jpg", "bee/@eaDir.jpg")
+    assert left_out(tmp_path) == (["ant/1.jpg", "bee/@eaDir.jpg"], [f"left out of {tmp_path}: 2 hidden"])
+    told: list[str] = []
+    assert read_labelled(tmp_path, told=told.append).categories == ("ant", "bee")
+    assert told == [f"left out of {tmp_path}: 2 hidden"]
+
+
 def test_links_are_followed_once_and_counted_where_they_lead_nowhere(tmp_path: Path) -> None:
     elsewhere = put(tmp_path / "elsewhere", "far.jpg", "deep/er.jpg")
     top = put(tmp_path / "top", "a.jpg", "sub/b.jpg")
