@@ -67,6 +67,9 @@ def resolve(
     if whole:
         raise CheckpointError(f"{os.fspath(weights)} is a part of an exported file; give the other one, {whole}")
     if form:
+        from .weights.foreign import check_address
+
+        check_address(os.fspath(weights))
         found = _from_export(form, os.fspath(weights), described, categories)
     else:
         best = os.path.join(expanded(weights), "best.pth")  # of the folder that `train` writes

@@ -17,6 +17,7 @@ from . import __version__
 from .builder import Weights, build
 from .errors import CacheError, CheckpointError, DeviceError, ShuffleNetError
 from .exporting import Order, shape_for, write
+from .files import sweep
 from .network.formats.described import ExportedNetwork
 from .network.formats.opening import open_exported
 from .network.formats.table import FORMATS, HALF, SERVED
@@ -57,6 +58,7 @@ def in_runtime(
     if network is None:
         with _writable(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path.parent)
             logger.info("writing %s", path)
             for line in write(order, path, progress):
                 logger.info("%s", line)

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 # The names of temporary files: nobody can guess one and plant a link there, and what a killed process left is known.
+STALE_SECONDS = 24 * 60 * 60.0  # what is older was left by a killed process
 LONGEST = 40  # characters, of up to four bytes, of the name that they are made for
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.shufflenetv2-partial(\.[a-z0-9]+)?")
 
@@ -137,6 +139,21 @@ def whole_files(path: Path, parts: Sequence[Path]) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     flush_directory(parts[0].parent)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what this package, for this user, left there half written more than a day ago, killed."""
+    with suppress(OSError), os.scandir(directory) as entries:  # housekeeping never stands in the way of the work
+        for entry in entries:
+            if not TEMPORARY.fullmatch(entry.name):
+                continue
+            status = entry.stat(follow_symlinks=False)
+            ours = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+            if ours and status.st_mtime < time.time() - STALE_SECONDS:
+                if stat.S_ISREG(status.st_mode):
+                    os.unlink(entry.path)
+                elif stat.S_ISDIR(status.st_mode):
+                    shutil.rmtree(entry.path, ignore_errors=True)
 
 
 @contextmanager

@@ -108,6 +108,8 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{shown(path)} would be read as a part of an exported file; call it mine.pth")
     if os.path.isdir(target):
         raise CheckpointError(f"{shown(path)} cannot be written: is a directory; name a file, such as mine.pth")
+    if os.fspath(path).endswith(("/", os.sep)):
+        raise ValueError(f"{shown(path)} is the name of a folder; name a file, such as {shown(path)}mine.pth")
     return target
 
 

@@ -101,6 +101,7 @@ for name in torch.hub.list(sys.argv[1], trust_repo=True, verbose=False):
     assert result.stdout == "".join(f"{name} 0 True\n" for name in sorted(SEVEN))
 
 
+@pytest.mark.slow
 def test_the_committed_archive_lists_and_loads(stand_in: StandIn, tmp_path: Path) -> None:
     cached = tmp_path / "torch/hub/org_repo_v1"
     cached.parent.mkdir(parents=True)
@@ -204,6 +205,7 @@ def test_missing_pillow_is_explained_and_not_needed_by_models(stand_in: StandIn,
     assert "pip install 'pillow" in result.stdout.splitlines()[1]
 
 
+@pytest.mark.slow
 def test_hub_load_refuses_what_it_does_not_know(stand_in: StandIn, tmp_path: Path) -> None:
     program = (
         "import sys, torch\n"

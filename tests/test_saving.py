@@ -511,6 +511,7 @@ def test_a_temperature_is_kept_and_told(cifar: Any, tmp_path: Path, caplog: pyte
         ("{}/model.safetensors", r"model\.safetensors would be read as a part of an exported file; call it mine\.pth"),
         ("{}/config.json", "would be read as a part of an exported file"),
         ("{}/README.md", "would be read as a part of an exported file"),
+        ("{}/new/", "/new/ is the name of a folder; name a file, such as .*/new/mine.pth"),
         ("cifar10_v2", "would be read as a name of weights"),
         ("", "would be read as a name"),
     ],

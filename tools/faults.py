@@ -9,9 +9,10 @@ import pytest
 from support.processes import run_module
 
 from shufflenetv2 import transport
+from shufflenetv2.files import STALE_SECONDS
 from shufflenetv2.package import CHECKOUT
 from shufflenetv2.photos import decode, formats, reading, tiff
-from shufflenetv2.weights import download, store
+from shufflenetv2.weights import download
 
 from . import photo_mutants
 
@@ -133,7 +134,7 @@ def document() -> str:
         "runs": formats.MAX_RUNS,
         "parts": tiff.MAX_PARTS,
         "exact": decode.EXACT_PIXELS,
-        "stale": store.STALE_SECONDS,
+        "stale": STALE_SECONDS,
         **mutants,
         "wrong": len(mutants["wrong"]) or "none",
         "seconds": photo_mutants.SECONDS,

@@ -112,7 +112,7 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
     from ..inference.classifier import Classifier
     from ..photos.folders import read_labelled
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1":
         raise ValueError("--against, --report and --calibrate work in one process; start it without torchrun")
     other = _second(arguments)
     both = other and read_labelled(arguments.directory, other.classes)
@@ -126,6 +126,7 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
     if arguments.calibrate:
         source.read(False)  # an exported file has no tensors to copy, and says so
         judging.check_output(arguments.output)
+        judging.check_count(len(photos))
         check_folder(arguments.output.absolute().parent)
     start = time.perf_counter()
     answers.append(one := _asked(arguments, first, photos))

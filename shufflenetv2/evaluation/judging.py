@@ -125,8 +125,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     Raises:
         DatasetError: there are fewer than 200 photos, or no temperature from 0.01 to 100 is best.
     """
-    if len(labels) < LEAST_PHOTOS:
-        raise DatasetError(f"a temperature is fitted on at least {LEAST_PHOTOS} photos, got {len(labels)}")
+    check_count(len(labels))
     logits = logits.double()
     given = logits.gather(1, labels[:, None]).mean()
 
@@ -143,6 +142,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if slope(math.exp(middle)) < 0 else (low, middle)
     return math.exp(-(low + high) / 2)
+
+
+def check_count(photos: int) -> None:
+    """Refuse, with ``DatasetError``, fewer photos than a temperature is fitted on."""
+    if photos < LEAST_PHOTOS:
+        raise DatasetError(f"a temperature is fitted on at least {LEAST_PHOTOS} photos, got {photos}")
 
 
 def check_output(output: Path) -> None:

@@ -50,13 +50,18 @@ _FOLDED = (
 )
 
 
-def unreadable(where: str, error: Exception) -> str:
-    """What is wrong with a path that could not be read."""
+def check_address(where: str) -> None:
+    """Refuse an address, as photos may have one."""
     if scheme := _ADDRESS.match(where):  # the rest may hold a password
-        return (
+        raise CheckpointError(
             f"weights are files, and {scheme[1]}://... is an address; download it first (curl -LO ADDRESS), and give "
             "the path of the file"
         )
+
+
+def unreadable(where: str, error: Exception) -> str:
+    """What is wrong with a path that could not be read."""
+    check_address(where)
     if os.path.isdir(expanded(where)):
         what = "is a directory, expected a regular file; it holds no file best.pth, as a run of `train` does"
         return f"{where} cannot be read: {what}"

@@ -8,7 +8,6 @@ own, and the last ``os.replace`` wins with the same bytes.
 import errno
 import os
 import shutil
-import stat
 import time
 from contextlib import suppress
 from enum import Enum, auto
@@ -18,11 +17,10 @@ from pathlib import Path
 import torch.hub
 
 from ..errors import CacheError, DownloadError, IntegrityError
-from ..files import TEMPORARY, NotRegularError, is_device, read_regular, whole_file
+from ..files import NotRegularError, is_device, read_regular, sweep, whole_file
 from ..package import BUNDLED, logger, offline, require
 from .manifest import Entry
 
-STALE_SECONDS = 24 * 60 * 60.0  # a temporary file of ours that is older was left by a killed process
 REPLACE_TRIES = 5  # on Windows the target cannot be replaced while another process reads it
 REPLACE_SECONDS = 0.05  # before the second try; doubled each time
 
@@ -88,7 +86,7 @@ def fetch_to_cache(entry: Entry, progress: bool = True) -> Path:
     trouble = _obtain(entry, progress)[1]
     if trouble:
         raise trouble
-    _sweep(local_path(entry).parent)  # a hit has written nothing, and has swept nothing either
+    sweep(local_path(entry).parent)  # a hit has written nothing, and has swept nothing either
     return local_path(entry)
 
 
@@ -196,7 +194,7 @@ def write_verified(path: Path, data: bytes, entry: Entry) -> None:
         if directory.parts[:1] and directory.parts[0].startswith("~"):
             raise FileNotFoundError(errno.ENOENT, "no home directory is known")
         directory.mkdir(parents=True, exist_ok=True)
-        _sweep(directory)
+        sweep(directory)
         if is_device(path):
             path.unlink()  # nobody's data, and nothing else is replaced by whole_file
         with whole_file(path, replace=partial(_replace, entry=entry)) as temporary:
@@ -220,18 +218,6 @@ def _replace(temporary: Path, path: Path, entry: Entry) -> None:
             read_verified(path, entry)
             return
         time.sleep(REPLACE_SECONDS * 2**attempt)
-
-
-def _sweep(directory: Path) -> None:
-    """Remove temporary files that this package, for this user, left there more than a day ago."""
-    with suppress(OSError), os.scandir(directory) as files:  # housekeeping never stands in the way of a fetch
-        for file in files:
-            if not TEMPORARY.fullmatch(file.name):
-                continue
-            status = file.stat(follow_symlinks=False)
-            ours = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-            if ours and stat.S_ISREG(status.st_mode) and status.st_mtime < time.time() - STALE_SECONDS:
-                os.unlink(file.path)
 
 
 def _free(directory: Path) -> str:

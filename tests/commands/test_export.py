@@ -294,6 +294,7 @@ def test_the_file_of_the_weights_is_never_written_over(checkpoint, tmp_path, cap
         assert mine.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_no_export_wrote_is_not_replaced(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = tmp_path / "pytorch_model.bin"
@@ -323,6 +324,7 @@ def test_what_no_export_wrote_is_not_replaced(checkpoint, tmp_path, capsys, monk
     assert Path("folder/model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_suffix_is_as_it_was_spelled(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["export", "--weights", str(checkpoint), "-o", "MINE.PT"]) == 0
@@ -398,6 +400,7 @@ def test_a_file_that_nobody_named_is_not_replaced(tmp_path, monkeypatch, capsys)
 
 
 @needs_posix
+@pytest.mark.slow
 def test_a_reader_who_goes_does_not_stop_the_writing(tmp_path):
     line = '"$@" | true; echo ${PIPESTATUS[0]}'
     command = [sys.executable, "-m", "shufflenetv2", "export", "--weights", "cifar10", "-o", tmp_path / "net.pt"]

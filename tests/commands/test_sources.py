@@ -157,6 +157,7 @@ def test_a_list_in_utf_16_is_refused(tmp_path: Path) -> None:
         read_list(str(tmp_path / "list"), b"\n")
 
 
+@pytest.mark.slow
 def test_standard_input_that_is_closed_is_empty() -> None:
     command = ('"$@" <&-', "sh", sys.executable, "-m", "shufflenetv2", "classify", *WEIGHTS, "-")
     result = run("sh", "-c", *command, check=False)

@@ -88,12 +88,14 @@ def test_what_compares_works_in_one_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, weights = photos(tmp_path / "data", ("a", "b"), 1), network(tmp_path / "first.pth", ("a", "b"), 1)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["evaluate", str(data), "--weights", str(weights), "--report", str(tmp_path / "out")]) == 1
     assert "work in one process; start it without torchrun" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_text_lists_the_first_photos_on_which_two_differ(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +217,7 @@ def test_every_number_follows_from_the_answers(made: tuple[Path, dict[str, Any],
     assert content["mistakes"] == sorted(wrong, key=lambda index: -rows[index]["probability"])[:24]
 
 
+@pytest.mark.slow
 def test_the_comparison_follows_too(made: tuple[Path, dict[str, Any], Page]) -> None:
     _, content, page = made
     against, rows = content["against"], {row["photo"]: row for row in content["answers"]}
@@ -231,12 +234,14 @@ def test_the_comparison_follows_too(made: tuple[Path, dict[str, Any], Page]) -> 
     assert f"differently on {len(differing)} of 24" in page.text
 
 
+@pytest.mark.slow
 def test_a_users_settings_of_matplotlib_do_not_matter(made: tuple[Path, dict[str, Any], Page]) -> None:
     with mpl.rc_context({"text.usetex": True}):
         assert all(data.startswith(b"\x89PNG") for data in draw_all(made[1]).values())
         assert curves([{"epoch": 1, "loss": 1.0, "accuracy": 0.5}]).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_page_says_the_same(made: tuple[Path, dict[str, Any], Page]) -> None:
     _, content, page = made
     for row in (content["top1"], content["top5"]):
@@ -247,6 +252,7 @@ def test_the_page_says_the_same(made: tuple[Path, dict[str, Any], Page]) -> None
         assert f", {100 * content['answers'][index]['probability']:.2f} %" in page.text
 
 
+@pytest.mark.slow
 def test_names_are_text_and_nothing_is_fetched(made: tuple[Path, dict[str, Any], Page]) -> None:
     folder, _, page = made
     assert page.tags["script"] == 0
@@ -301,6 +307,7 @@ def test_a_file_of_onnx_against_its_checkpoint(tmp_path: Path, capsys: pytest.Ca
     assert "exported file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_plain_against_deploy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = network(tmp_path / "w.pth", NASTY[3:], 1)
     data = photos(tmp_path / "data", NASTY[3:], 3)

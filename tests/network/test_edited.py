@@ -544,6 +544,7 @@ EDITS = st.one_of(
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(name=st.sampled_from([*BASES]), edits=st.lists(EDITS, min_size=1, max_size=3))
+@pytest.mark.slow
 def test_any_edits_are_right_or_refused(name, edits):
     def edit(model):
         for each in edits:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -351,6 +352,7 @@ def test_a_folder_whose_tensors_were_changed_is_another(tmp_path: Path, quick_ru
 
 
 @needs("safetensors")
+@pytest.mark.slow
 def test_the_parts_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "folder"
     assert [*write(order_of("safetensors"), folder)]
@@ -413,6 +415,7 @@ def test_all_that_a_runtime_says_is_told_on_one_line(
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.slow
 def test_the_default_dtype_changes_nothing_in_a_file(
     dtype: torch.dtype, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -552,6 +555,17 @@ def test_a_cache_that_cannot_be_written(quick_runtime: Path, tmp_path: Path, mon
     with pytest.raises(CacheError, match=f"could not be written: no home directory is known. {advice}"):
         in_runtime(weights, "quick")
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+
+
+@needs_posix
+def test_what_a_killed_process_left_in_the_cache_is_swept_a_day_later(quick_runtime: Path) -> None:
+    folders = [quick_runtime / f".x.onnx.{digit * 32}.shufflenetv2-partial" for digit in "01"]
+    for folder, hours in zip(folders, (23, 25), strict=True):
+        folder.mkdir(parents=True)
+        (folder / "half.onnx").touch()
+        os.utime(folder, (time.time() - hours * 3600,) * 2)
+    in_runtime(resolve(None, CIFAR), "quick")
+    assert [folder.exists() for folder in folders] == [True, False]
 
 
 @pytest.mark.slow

@@ -129,6 +129,7 @@ def test_dear_parts_are_refused_at_once(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", READ)
+@pytest.mark.slow
 def test_at_the_bound_they_are_read_in_seconds(case: str) -> None:
     data = READ[case]()
     started = time.process_time()

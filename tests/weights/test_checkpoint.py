@@ -621,6 +621,9 @@ class TestAFileOfOnesOwn:
         with pytest.raises(CheckpointError, match=rf"and {scheme}://\.\.\. is an address; download it first") as caught:
             entrypoints.shufflenet_v2_x0_5(weights=made(f"{scheme}://u:SECRET@host/x.pth?sig=SECRET"))
         assert "SECRET" not in str(caught.value)
+        with pytest.raises(CheckpointError, match=r"is an address; download it first") as caught:
+            entrypoints.categories(weights=made(f"{scheme}://u:SECRET@host/x.onnx"))
+        assert "SECRET" not in str(caught.value)
 
     def test_a_directory_without_a_best_checkpoint(self, tmp_path: Path) -> None:
         (tmp_path / "last.pth").touch()

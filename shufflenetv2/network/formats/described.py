@@ -82,7 +82,10 @@ def parse_metadata(found: Mapping[str, str | None], archs: Mapping[str, object],
         CheckpointError: naming the field; a file of a newer schema; one that says nothing.
     """
     if not found.get("schema_version"):
-        raise CheckpointError(f"{where} does not describe itself: `shufflenetv2 export` did not write it, or not whole")
+        told = f"{where} does not describe itself: `shufflenetv2 export` did not write it, or not whole"
+        if where.lower().endswith(".pt"):
+            told += "; of your own script make a checkpoint: torch.save(torch.jit.load(path).state_dict(), new_path)"
+        raise CheckpointError(told)
     try:
         raw = {key: parse_json(found[key] or "", f"{where}, {key}") for key in KEYS if key in found}
         version = take(raw, "schema_version", int, where)

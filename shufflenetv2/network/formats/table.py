@@ -114,7 +114,7 @@ class Format:
     def matches(self, path: Path) -> bool:
         """Whether ``path`` is, by its name and outline, a file of this format (for a folder, it or one in it)."""
         if self.folder:
-            return path.name in self.parts or (path.is_dir() and all(file.is_file() for file in self.needed(path)))
+            return path.name in self.parts or (os.path.isdir(path) and all(map(os.path.isfile, self.needed(path))))
         if not path.name.lower().endswith(self.suffix):
             return False
         return not self.marker or self.marker in _inside(path)
@@ -218,13 +218,13 @@ def whole_of(path: Path) -> str | None:
     """Of a file that is a part of an exported one, the name of that; several formats have parts named ``.bin``."""
     parts = [(part, form.suffix) for form in FORMATS.values() if not form.folder for part in form.parts[1:]]
     for part, suffix in sorted(parts, key=lambda each: -len(each[0])):
-        if path.name.endswith(part) and path.with_name(path.name.removesuffix(part) + suffix).is_file():
+        if path.name.endswith(part) and os.path.isfile(path.with_name(path.name.removesuffix(part) + suffix)):
             return path.name.removesuffix(part) + suffix
     return None
 
 
 def _inside(path: Path) -> set[str]:
-    if not path.is_file():  # a pipe would be waited for
+    if not os.path.isfile(path):  # a pipe would be waited for
         return set()
     try:
         with zipfile.ZipFile(path) as archive:
