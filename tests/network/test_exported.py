@@ -23,10 +23,12 @@ from shufflenetv2.builder import build, resolve
 from shufflenetv2.computing import in_runtime
 from shufflenetv2.entrypoints import categories, classifier, shufflenet_v2_x0_5
 from shufflenetv2.errors import CacheError, CheckpointError, DeviceError, ExportError
-from shufflenetv2.exporting import Order, shape_for, write
+from shufflenetv2.exporting import Order, shape_for, trials, write
+from shufflenetv2.naming import Weights
 from shufflenetv2.network.formats.described import ExportedNetwork, Inside, check, choose_probes, parse_metadata
 from shufflenetv2.network.formats.table import FORMATS, SERVED
 from shufflenetv2.network.model import SPECS
+from shufflenetv2.package import BUNDLED
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -575,3 +577,28 @@ def test_labels_that_do_not_agree_are_refused(script: Path, monkeypatch: pytest.
     with pytest.raises(ExportError, match=r"100 calibration photos: the same label for .*, where 101% is expected"):
         [*write(order, tmp_path / "m.pt")]
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_file_is_tried_with_a_photo_where_it_takes_one() -> None:
+    def tried(weights: Weights, size: int | None = None, batch: int | None = None) -> list[str]:
+        return [name for name, _ in trials(weights, shape_for(FORMATS["onnx"], weights, size, batch))]
+
+    weights = resolve(None, CIFAR)
+    crop = weights.preprocess.crop
+    assert tried(weights)[-1] == tried(weights, crop + 40)[-1] == tried(weights, batch=1)[-1] == "the photo cat.jpg"
+    assert tried(weights, crop + 40, 2) == [f"random input (2, 3, {crop + 40}, {crop + 40})"]
+    assert not any("photo" in name for name in tried(replace(weights, in_channels=4)))
+
+
+def test_inputs_are_of_several_labels_though_one_alone_is_clear() -> None:
+    def network(images: Tensor) -> Tensor:
+        mean = images.mean((1, 2, 3))
+        return torch.stack((100 * mean.relu(), 10 * (-mean).relu()), 1)
+
+    assert {probe.label for probe in choose_probes(network, 3, 32)} == {0, 1}
+
+
+def test_a_checkpoint_beside_an_export_of_its_name_is_no_part_of_it(tmp_path: Path) -> None:
+    shutil.copy(next(BUNDLED.glob("*cifar10*.pth")), tmp_path / "net.pth")
+    (tmp_path / "net.pth.xml").touch()
+    assert resolve(None, tmp_path / "net.pth").num_classes == 10
