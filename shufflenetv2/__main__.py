@@ -128,10 +128,11 @@ def _hear_interrupts() -> list[int]:
 def _told(error: Exception) -> int:
     """The exit status of what went wrong, in a line or a few on stderr."""
     said = str(error)
-    if isinstance(error, MemoryError) or (type(error) is RuntimeError and _NO_MEMORY.search(said)):
+    if not isinstance(error, (ShuffleNetError, ValueError, ImportError, OSError)):
+        no_memory = isinstance(error, RuntimeError) and _NO_MEMORY.search(said)
+        if not isinstance(error, MemoryError) and not no_memory:
+            raise error  # a fault of ours, whose traceback helps to mend it
         said = "out of memory; give smaller batches or a smaller size"
-    elif not isinstance(error, (ShuffleNetError, ValueError, ImportError, OSError)):
-        raise error  # a fault of ours, whose traceback helps to mend it
     print("shufflenetv2: error:", "\n".join(map(shown, said.split("\n"))), file=sys.stderr)
     try:
         sys.stdout.flush()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..description import MAX_SIDE
 from ..errors import DatasetError
-from ..files import is_device
+from ..files import check_folder, is_device
 from ..network.formats.table import FORMATS, PRECISIONS, SMALLEST_WITH_SMALL_STEM, Format
 from .options import add, add_weights, any_path, chosen_weights, positive, say, whole
 
@@ -122,7 +121,7 @@ def check_output(output: Path, form: Format, weights: Weights) -> None:
     if not output.parent.is_dir():
         raise FileNotFoundError(f"there is no directory {output.parent} to write {output.name} into")
     try:
-        tempfile.TemporaryFile(dir=output.parent).close()
+        check_folder(output.parent)
     except OSError as error:
         raise PermissionError(
             f"nothing can be written into {output.parent}: {error.strerror}; choose another -o"

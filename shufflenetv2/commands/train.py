@@ -35,9 +35,7 @@ from .options import (
     sized,
     workers,
 )
-from .options import (
-    add as add_shared,
-)
+from .options import add as add_shared
 
 if TYPE_CHECKING:
     from ..builder import Weights

@@ -106,7 +106,7 @@ class Explanation:
         ImageDraw.Draw(result).rectangle(corners, outline="white", width=max(1, min(width, height) // 150))
         return result
 
-    def _drawn(self, grey: Image.Image, placing: "Placing") -> Image.Image:
+    def _drawn(self, grey: Image.Image, placing: Placing) -> Image.Image:
         """A band of the overlay, over these pixels of the photo."""
         highest = max(float(self.map.max()), torch.finfo(torch.float32).tiny)
         levels, shown = placing.heatmap(self.map).div_(highest).clamp_(0, 1), placing.seen()

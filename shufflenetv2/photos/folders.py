@@ -105,7 +105,8 @@ def read_labelled(
         found = list_photos(folder, left_out)  # refuses an empty folder
         paths += found
         labels += indices[name] * len(found)
-        within[name] = {composed(path.relative_to(folder).parts[0]) for path in found if path.parent != folder}
+        if own:
+            within[name] = {composed(path.relative_to(folder).parts[0]) for path in found if path.parent != folder}
     if own:
         _refuse_parts(directory, within, told)
     tell(Path(directory), left_out, told)

@@ -8,7 +8,6 @@ the end ``curves.png``, its picture. Each file appears whole or not at all.
 import dataclasses
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from ..description import Description, Metrics, parse_description, to_json
 from ..errors import CheckpointError, TrainingError
 from ..evaluation.counting import Counts, count_hits
-from ..files import TEMPORARY, read_regular, shown, write_whole
+from ..files import TEMPORARY, check_folder, read_regular, shown, write_whole
 from ..network.formats.table import TAKEN
 from ..network.model import SPECS
 from ..package import logger, progress_bar
@@ -56,7 +55,7 @@ def open_run(path: Path, resume: bool) -> dict[str, Any] | None:
         _check_new(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()  # so much can be written
+        check_folder(path)
     except OSError as error:
         raise TrainingError(
             f"{path} cannot be used as the folder of a run: {error.strerror}; choose another --output"
