@@ -20,14 +20,16 @@ from typing import Any, TypeVar
 
 from ..description import BATCH_SIZE
 from ..errors import ShuffleNetError, TableError
-from ..files import TEMPORARY, beside, flush_directory, held, refuse_device, shown, whole_file, write_whole
+from ..files import TEMPORARY, flush_directory, held, refuse_device, shown, whole_file, write_whole
 from .formats import ROW_GROUP, described, form_of
 from .rows import Row
 
 Photo = TypeVar("Photo")
 
 SECONDS = 5.0  # what a kill may cost
-_OURS = re.compile(rf"about\.json|[0-9]{{8,}}-[0-9a-f]{{16}}|{TEMPORARY.pattern}|\.DS_Store")  # in TABLE.parts/
+# In TABLE.parts/, and what is there once the table is: then all beside it is of no more use.
+_FINISHED = "finished"
+_OURS = re.compile(rf"about\.json|{_FINISHED}|[0-9]{{8,}}-[0-9a-f]{{16}}|{TEMPORARY.pattern}|\.DS_Store")
 
 
 class Table:
@@ -72,12 +74,16 @@ class Table:
         self._rows: list[Row] = []
         self._parts: list[Path] = []
         self._written = time.monotonic()
+        self._lock = ExitStack()
 
     def __enter__(self) -> "Table":
         with self._told("cannot be written"):
             if self.path.is_dir():
                 raise TableError(f"{shown(self.path)} is a folder, expected the name of a table")
             refuse_device(self.path)
+            with held(self.folder) as free:
+                if free and (self.folder / _FINISHED).exists():  # a run was killed while it removed them
+                    _remove(self.folder)
             if not self.folder.exists() and self.path.exists() and not self.overwrite:
                 if not self.resume:
                     raise TableError(f"{shown(self.path)} exists; --overwrite replaces it")
@@ -193,19 +199,13 @@ class Table:
         """Join the parts; the table is there whole, and its parts are gone."""
         self._write(len(self._rows))
         said = {f"shufflenetv2.{key}": json.dumps(value) for key, value in {**self.about, **self.description}.items()}
-
-        def take_place(temporary: Path, _: Path) -> None:
-            os.replace(temporary, self.path)
-            flush_directory(self.path.parent)
-
         with self._told(f"cannot be written; --resume will, with the rows in {shown(self.folder)}"):
             # The temporary file is among the parts, so that nothing else lies about if this process is killed.
-            with whole_file(self.folder / "table", replace=take_place) as temporary:
+            with whole_file(self.folder / "table", replace=lambda new, _: os.replace(new, self.path)) as temporary:
                 self.form.write(temporary, self._counted(), self.features, said)
+            flush_directory(self.path.parent)
             self.complete = True
-            self._lock.close()
-            if not _others(self.folder):  # at once: half of the parts would be taken for an unfinished table
-                self.folder = self.folder.rename(beside(self.folder))
+            (self.folder / _FINISHED).touch()
             _remove(self.folder)
 
     def _counted(self) -> Iterator[Row]:
@@ -216,23 +216,23 @@ class Table:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.complete:
-            return
-        try:
-            if not isinstance(error, TableError):  # the whole batches so far are kept
-                self._write(len(self._rows) // self.batch_size * self.batch_size)
-        finally:
-            if not self._parts:  # it failed before its first row: there is nothing to go on with
-                _remove(self.folder)
-            self._lock.close()
+        with self._lock:
+            if self.complete:
+                return
+            try:
+                if not isinstance(error, TableError):  # the whole batches so far are kept
+                    self._write(len(self._rows) // self.batch_size * self.batch_size)
+            finally:
+                if not self._parts:  # it failed before its first row: there is nothing to go on with
+                    _remove(self.folder)
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
         try:
             yield
+        except ShuffleNetError:
+            raise
         except OSError as error:
-            if isinstance(error, ShuffleNetError):
-                raise
             raise TableError(f"{shown(self.path)} {what} ({error.strerror or error})") from error
 
 
@@ -248,7 +248,7 @@ def _others(folder: Path) -> list[str]:
 def _remove(folder: Path) -> None:
     """Remove ``folder`` and what is ours in it; it stays if there is more."""
     with suppress(OSError):
-        for each in folder.iterdir():
+        for each in sorted(folder.iterdir(), key=lambda each: each.name == _FINISHED):  # which says so to the end
             if _OURS.fullmatch(each.name):
                 each.unlink()
         folder.rmdir()

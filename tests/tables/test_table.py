@@ -463,6 +463,35 @@ def test_an_interrupted_first_second_leaves_nothing_that_hinders(tmp_path: Path)
     assert len(rows_of(output)) == 100
 
 
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("option", [None, "resume", "overwrite"])
+def test_killed_while_it_removes_the_parts(
+    option: str | None, half: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(folder: Path) -> None:
+        if half:
+            (folder / "about.json").unlink()
+        raise KeyboardInterrupt
+
+    output, about = tmp_path / "x.csv", {"weights_sha256": "0"}
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt), Table(output, about) as table:
+        table.add(row(0))
+        patch.setattr(table_module, "_remove", killed)
+        table.finish()
+    assert len(list((tmp_path / "x.csv.parts").iterdir())) == (2 if half else 3)
+    if option:
+        with Table(output, about, **{option: True}) as table:  # type: ignore[arg-type]
+            assert table.complete is (option == "resume")
+            if not table.complete:
+                table.add(row(0))
+                table.finish()
+    else:
+        with pytest.raises(TableError, match=r"x\.csv exists; --overwrite replaces it$"):
+            Table(output, about).__enter__()
+    assert [each.name for each in tmp_path.iterdir()] == ["x.csv"]
+    assert [each["photo"] for each in rows_of(output)] == ["0.jpg"]
+
+
 def test_photos_named_more_than_once_are_counted(tmp_path: Path) -> None:
     table = Table(tmp_path / "x.jsonl", {"weights_sha256": "0"}, batch_size=16)
     with table:
