@@ -210,6 +210,7 @@ def test_a_description_comes_back_as_it_was(inside: Inside) -> None:
         lambda logits: logits * 2,
         lambda logits: logits * 0.4,
         lambda logits: logits * float("nan"),
+        lambda logits: logits * float("inf"),
         lambda logits: logits[:, :5],
     ],
 )
@@ -234,6 +235,27 @@ def test_int8_may_lead_by_half_or_twice_as_much(factor: float, right: bool, scri
         return
     with pytest.raises(CheckpointError, match=r"on an input that it carries, class \d leads by"):
         check(network)
+
+
+@pytest.mark.parametrize(
+    ("precision", "right"), [("float32", False), ("float16", True), ("bfloat16", True), ("int8", True)]
+)
+def test_a_lead_below_what_rounding_does_may_change(precision: str, right: bool, script: Path) -> None:
+    """So is every lead of a network that has only been initialised: 2e-6 where the logits are 0.03."""
+    opened = resolve(None, script).exported
+    assert opened is not None
+    probes = tuple(replace(probe, label=8, margin=2e-6) for probe in opened.inside.probes)
+    logits = torch.tensor([-0.03, 0.02, 0, 0, 0, 0, 0, 0, 0.02 - 5e-6, 0.01])
+
+    def network(images: Tensor) -> Tensor:
+        return logits.expand(len(images), -1)
+
+    inside = replace(opened.inside, precision=precision, probes=probes)
+    if right:
+        check(ExportedNetwork(network, inside, "model.onnx", "onnxruntime"))
+        logits[1] = 0.025
+    with pytest.raises(CheckpointError, match=r"class 1 leads by \S+ where class 8 led by 2e-06"):
+        check(ExportedNetwork(network, inside, "model.onnx", "onnxruntime"))
 
 
 def test_inputs_are_chosen_of_which_the_network_is_sure() -> None:
