@@ -218,6 +218,7 @@ def open_header(
     if image.mode == "CMYK":  # of a JPEG, four bands wait for their last scan in 8 bytes a pixel
         allowed = pixel_limit(max_pixels, format.max_pixels * 3 // 4)
     size = image.size
+    check_size(size, allowed, name)  # before it is made smaller: a progressive file is decoded whole even then
     if format.name == "JPEG" and shortest and min(size) >= 2 * shortest:
         image.draft(None, (shortest, shortest))
     elif format.name == "JPEG" and image.width * image.height > EXACT_PIXELS:

@@ -579,6 +579,18 @@ def test_jpegs_beyond_the_exact_are_decoded_at_half_their_size(monkeypatch: pyte
     assert ImageStat.Stat(difference).mean[0] < 3
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_bound_on_pixels_is_of_the_photo_as_it_is_in_the_file(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder may make it smaller, but holds all of a progressive one first."""
+    data = encode(Image.new("RGB", (400, 300)), "JPEG", progressive=True)
+    monkeypatch.setattr(decode, "EXACT_PIXELS", 400 * 300 - 1)
+    transform = PhotoTransform(replace(PREPROCESS, resize=32, crop=32), max_pixels=400 * 300, fast_decode=fast)
+    assert transform(data).shape == (1, 3, 32, 32)
+    transform.max_pixels = 400 * 300 - 1
+    with pytest.raises(ImageError, match=r"is 400x300 pixels, more than the 119,999 allowed"):
+        transform(data)
+
+
 def test_more_pixels_are_allowed_by_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     photo = encode(Image.new("RGB", (40, 30)), "WEBP")
     with pytest.raises(ImageError, match="more than the 1,199 allowed"):
