@@ -151,7 +151,8 @@ def _photos(source: str | os.PathLike[str], told: Told) -> Iterator[Found]:
         yield from _photos_in(path, left_out)
         tell(path, left_out, told)
     elif glob.has_magic(str(path)) and not os.path.lexists(path):
-        matches = (each for each in _matching(str(path)) if path.name != "**" or not os.path.isdir(each))
+        all_below = "**" in path.parts and path.name in ("*", "**")  # then what is in a folder that fits, fits as well
+        matches = (each for each in _matching(str(path)) if not (all_below and os.path.isdir(each)))
         if (first := next(matches, None)) is None:
             raise DatasetError(f"nothing fits the pattern {shown(path)}, and no file has that name")
         yield from find_listed(chain([first], matches), told)

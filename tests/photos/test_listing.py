@@ -116,8 +116,10 @@ def test_labelled_folders_tell_in_one_line(tmp_path: Path) -> None:
 
 def test_patterns(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "sub/b.jpg", "sub/deep/c.jpg", "note.txt")
-    found = [Path(each).name for each in find_photos([str(tmp_path / "**")])]
-    assert sorted(found) == ["a.jpg", "b.jpg", "c.jpg", "note.txt"]  # what was named is tried, and each once
+    for pattern in ("**", "**/*"):
+        found = [Path(each).name for each in find_photos([str(tmp_path / pattern)])]
+        assert sorted(found) == ["a.jpg", "b.jpg", "c.jpg", "note.txt"], pattern  # what was named is tried, each once
+    assert [Path(each).name for each in find_photos([str(tmp_path / "**/deep")])] == ["c.jpg"]
     assert [Path(each).name for each in find_photos([str(tmp_path / "s*")])] == ["b.jpg", "c.jpg"]
     with pytest.raises(DatasetError, match=r"^nothing fits the pattern .*x\*\.jpg, and no file has that name$"):
         list(find_photos([str(tmp_path / "x*.jpg")]))
