@@ -132,7 +132,8 @@ def picture(pixels: Tensor) -> Image.Image:
 
 @cache
 def _palette() -> bytes:
-    steps = torch.tensor([list(bytes.fromhex(each)) for each in _VIRIDIS.split()], dtype=torch.float32)
+    colours = [list(bytes.fromhex(each)) for each in _VIRIDIS.split()]
+    steps = torch.tensor(colours, dtype=torch.float32, device="cpu")
     return bytes((between(256, 0.5, 255 / (len(steps) - 1), len(steps)) @ steps).round().byte().flatten().tolist())
 
 

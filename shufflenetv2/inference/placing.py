@@ -42,10 +42,14 @@ def placed(map: Tensor, crop: int, frame: tuple[float, float, float, float], siz
 
 def between(length: int, first: float, step: float, count: int) -> Tensor:
     """Weights ``(length, count)`` of ``count`` values, ``step`` pixels apart, for each of ``length`` pixels."""
-    places = ((torch.arange(length, dtype=torch.float32) + 0.5 - first) / step).clamp(0, count - 1)
-    return (1 - (places[:, None] - torch.arange(count, dtype=torch.float32)).abs()).clamp(min=0)
+    places = ((_numbers(length) + 0.5 - first) / step).clamp(0, count - 1)
+    return (1 - (places[:, None] - _numbers(count)).abs()).clamp(min=0)
 
 
 def _inside(length: int, low: float, high: float) -> Tensor:
-    centres = torch.arange(length, dtype=torch.float32) + 0.5
+    centres = _numbers(length) + 0.5
     return (centres >= low) & (centres < high)
+
+
+def _numbers(count: int) -> Tensor:
+    return torch.arange(count, dtype=torch.float32, device="cpu")  # where the map is, whatever the default device

@@ -148,7 +148,7 @@ def gathered(
     photos: Photo | Iterable[Photo], transform: PhotoTransform, compute: Callable[[Tensor], Tensor], width: int
 ) -> Tensor:
     """Rows ``(N, width)``, float32 on the CPU, of what ``compute`` makes of the photos; the first bad one is raised."""
-    rows = [torch.empty(0, width, dtype=torch.float32)]
+    rows = [torch.empty(0, width, dtype=torch.float32, device="cpu")]
     for images in _batches(photos, transform):
         with torch.inference_mode():
             row = compute(images)
