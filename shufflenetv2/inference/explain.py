@@ -149,13 +149,13 @@ def explained(classifier: Answering, photo: Photo, label: str | int | None) -> E
         images, image, size = classifier.transform.pictured(photo)
     refuse_training(classifier.model)
     features, logits, last = last_features(classifier.model, images)
-    [predictions] = classifier.answers(logits, images)
-    probabilities = classifier.softmax(logits)
+    [predictions] = classifier.answers(logits.float(), images)  # as a call computes them, whatever the precision
+    probabilities = classifier.softmax(logits.float())
     index = int(ranked(probabilities, 1)[1]) if asked is None else asked
     logit, probability = float(logits[0, index]), float(probabilities[0, index])
-    map, bias = contributions(features, last, index, logit)
+    map, bias = contributions(features, last, index, logit)  # and a clone: what inference mode made is of no use to autograd
     name, frame, crop = classifier.categories[index], classifier.transform.frame(size), images.shape[-1]
-    return Explanation(predictions, name, index, probability, map, bias, logit, frame, size, crop, image)
+    return Explanation(predictions, name, index, probability, map.clone(), bias, logit, frame, size, crop, image)
 
 
 def chosen(label: str | int, categories: list[str]) -> int:

@@ -14,7 +14,7 @@ from torch import nn
 from shufflenetv2.builder import resolve
 from shufflenetv2.errors import ImageError
 from shufflenetv2.inference.classifier import Classifier
-from shufflenetv2.inference.explain import contributions, last_features
+from shufflenetv2.inference.explain import _palette, contributions, last_features
 from shufflenetv2.inference.placing import placed
 from shufflenetv2.inference.stream import Prediction
 from shufflenetv2.network.deploy import deploy
@@ -118,6 +118,35 @@ def test_what_an_explanation_holds(classifier: Classifier) -> None:
     inside = explanation.heatmap[explanation.seen]
     assert float(inside.max()) <= float(explanation.map.max()) + 1e-5
     assert float(inside.min()) >= float(explanation.map.min()) - 1e-5
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_is_explained_with_the_probabilities_of_a_call(precision: str) -> None:
+    half = Classifier(resolve(None, "cifar10"), precision=precision, device="cpu")
+    explanation = half.explain(CAT)
+    assert explanation.predictions == half(CAT)
+    assert explanation.probability == half(CAT)[0].probability
+
+
+def test_the_map_is_a_tensor_like_any_other(classifier: Classifier) -> None:
+    map = classifier.explain(CAT).map
+    weight = torch.ones(1, requires_grad=True)
+    (map * weight).sum().backward()
+    assert weight.grad is not None
+    assert float(weight.grad) == pytest.approx(float(map.sum()), rel=1e-5)
+    assert float(map.sub_(map.min()).min()) == 0
+
+
+def test_the_default_device_is_no_business_of_photos(classifier: Classifier) -> None:
+    expected = classifier.explain(CAT)
+    with torch.device("meta"):
+        assert torch.equal(classifier.probabilities(CAT), classifier.probabilities([CAT]))
+        assert classifier.features(CAT).device.type == "cpu"
+        explanation = classifier.explain(CAT)
+        assert torch.equal(explanation.heatmap, expected.heatmap)
+        assert torch.equal(explanation.seen, expected.seen)
+        _palette.cache_clear()
+        assert explanation.overlay().tobytes() == expected.overlay().tobytes()
 
 
 def test_the_label_may_be_named(classifier: Classifier) -> None:
