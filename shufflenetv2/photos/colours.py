@@ -27,6 +27,12 @@ def white_of(image: Image.Image, name: str) -> int:
     return 255 if high <= 255 else 65535
 
 
+def without_blank_alpha(image: Image.Image) -> Image.Image:
+    """A BMP whose alpha is 0 everywhere was written by what left that byte alone, as Windows does: it is opaque."""
+    blank = image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getbbox() is None
+    return image.convert("RGB") if blank else image
+
+
 def halved(image: Image.Image, white: int) -> Image.Image:
     """In RGB, each pixel the mean of four; part after part, so that memory holds the large picture once."""
     half = Image.new("RGB", (-(-image.width // 2), -(-image.height // 2)))

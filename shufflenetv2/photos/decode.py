@@ -20,7 +20,7 @@ except ImportError:
     require("reading photos", "pillow>=12.3")
     raise
 
-from .colours import fit_key, halved, to_rgb, white_of
+from .colours import fit_key, halved, to_rgb, white_of, without_blank_alpha
 from .formats import FORMATS, MAX_PIXELS, recognise
 from .reading import Held, photo_name, read_photo
 from .tiff import ORIENTATION, ORIENTED, ExcessError, orientation
@@ -100,6 +100,7 @@ def open_sized(
             turn = _UPRIGHT.get(orientation_of(image, given)) if upright else None
         check_size(image.size, allowed, name)  # once more: some decoders find another size as they decode
         white = white_of(image, name)
+        image = without_blank_alpha(image)
         while image.width * image.height > EXACT_PIXELS:
             image = halved(image, white)
         if turn is not None:
@@ -139,6 +140,7 @@ def snapshot(photo: Any, max_pixels: int | None) -> Any:
     try:
         check_size(photo.size, pixel_limit(max_pixels), "")
         now = _undecoded(photo) or photo.copy()
+        now.format = photo.format  # which says what alpha means
         now.getexif()[ORIENTATION] = photo.getexif().get(ORIENTATION, 1)  # which a TIFF keeps elsewhere
         return now
     except Exception:  # it is told when the photo is transformed

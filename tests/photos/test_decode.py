@@ -465,6 +465,26 @@ def test_alpha(mode: str, hidden: tuple[int, int, int]) -> None:
 
 
 @fault(40, "half transparent", "blended with white")
+def bmp_with_alpha(*colours: int) -> bytes:
+    """One row of pixels of 32 bits, of which the highest eight are alpha, as the masks of a BITMAPV4HEADER say."""
+    pixels = struct.pack(f"<{len(colours)}I", *colours)
+    header = struct.pack("<IiiHHIIiiII", 108, len(colours), 1, 1, 32, 3, len(pixels), 0, 0, 0, 0)
+    header += struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000).ljust(108 - len(header), b"\0")
+    return b"BM" + struct.pack("<III", 122 + len(pixels), 0, 122) + header + pixels
+
+
+def test_a_bmp_whose_alpha_was_left_alone_is_opaque() -> None:
+    def seen(*colours: int) -> list[object]:
+        data = bmp_with_alpha(*colours)
+        photo = open_photo(data)
+        assert open_photo(Image.open(io.BytesIO(data))).tobytes() == photo.tobytes()
+        assert open_photo(decode.snapshot(Image.open(io.BytesIO(data)), None)).tobytes() == photo.tobytes()
+        return [photo.getpixel((column, 0)) for column in range(photo.width)]
+
+    assert seen(0x00FF0000, 0x00102030) == [RED, (0x10, 0x20, 0x30)]
+    assert seen(0xFFFF0000, 0x00102030) == [RED, (255, 255, 255)]
+
+
 def test_half_transparent() -> None:
     image = open_photo(encode(Image.new("RGBA", (4, 4), (0, 0, 0, 128)), "PNG"))
     assert corners(image) == [(127, 127, 127)] * 4
