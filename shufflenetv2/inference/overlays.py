@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from PIL.PngImagePlugin import PngInfo
 
-from ..files import check_folder, expanded, shown, whole_file
+from ..files import check_folder, expanded, read_regular, shown, whole_file
 from ..photos.reading import OPEN_ALREADY
 from ..photos.url import is_url
 from .classifier import Classifier
@@ -59,9 +59,9 @@ class Overlays:
         self.left_out = 0
 
     def others(self, photos: Iterable[Any]) -> Iterator[Any]:
-        """``photos`` without what lies in the folder: overlays of an earlier run, which are counted in ``left_out``."""
+        """``photos`` without the overlays of an earlier run, which are counted in ``left_out``."""
         for photo in photos:
-            if not is_url(photo) and Path(photo).resolve().parent == self.folder:
+            if not is_url(photo) and Path(photo).resolve().parent == self.folder and _is_overlay(Path(photo)):
                 self.left_out += 1
             else:
                 yield photo
@@ -81,10 +81,17 @@ class Overlays:
             again += 1
             path = self.folder / f"{name}-{again}.png"
         self.taken.add(path.name.lower())
-        if os.path.lexists(path) and MARK not in path.read_bytes()[:1000]:
+        if os.path.lexists(path) and not _is_overlay(path):
             raise FileExistsError(f"{shown(path)} is there, and is no overlay; choose another folder for --explain")
         said = PngInfo()
         said.add_text("Software", MARK.decode())
         with whole_file(path, ".png") as temporary:
             self.explain(photo).overlay().save(temporary, "PNG", pnginfo=said)
         return path
+
+
+def _is_overlay(path: Path) -> bool:
+    try:
+        return MARK in read_regular(path, 1000)
+    except OSError:  # gone, a pipe, not ours to read
+        return False

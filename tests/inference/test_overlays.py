@@ -75,6 +75,19 @@ def test_overlays_are_no_photos_of_the_next_run(tmp_path: Path, capsys: pytest.C
     assert said.err == f"shufflenetv2: left out 1 in {(tmp_path / 'why').resolve()}, where the overlays are\n"
 
 
+def test_photos_in_the_folder_of_overlays_are_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "why").mkdir()
+    photo = tmp_path / "why" / "x.jpg"
+    open_photo(CAT).resize((90, 60)).save(photo)
+    (tmp_path / "why" / "gone.jpg").symlink_to("nowhere")
+    arguments = ["classify", str(tmp_path), "--weights", "cifar10", "--json", "--explain", str(tmp_path / "why")]
+    for overlays in (0, 1):
+        assert main(arguments) == 0
+        said = capsys.readouterr()
+        assert [json.loads(line)["photo"] for line in said.out.splitlines()] == [str(photo)]
+        assert said.err.count(f"left out {overlays} in") == overlays
+
+
 def test_no_picture_of_the_users_is_overwritten(tmp_path: Path, classifier: Classifier) -> None:
     for _ in range(2):  # an overlay is
         Overlays(tmp_path, classifier).write("/photos/x.jpg")
