@@ -153,7 +153,7 @@ def explained(classifier: Answering, photo: Photo, label: str | int | None) -> E
     probabilities = classifier.softmax(logits.float())
     index = int(ranked(probabilities, 1)[1]) if asked is None else asked
     logit, probability = float(logits[0, index]), float(probabilities[0, index])
-    map, bias = contributions(features, last, index, logit)  # and a clone: what inference mode made is of no use to autograd
+    map, bias = contributions(features, last, index, logit)  # cloned below: of inference mode
     name, frame, crop = classifier.categories[index], classifier.transform.frame(size), images.shape[-1]
     return Explanation(predictions, name, index, probability, map.clone(), bias, logit, frame, size, crop, image)
 
