@@ -114,8 +114,9 @@ def check(arguments: argparse.Namespace) -> None:
         from ..inference.overlays import check_sources
 
         check_sources(arguments.sources, arguments.explain)
-        if arguments.runtime != "torch":
-            raise ValueError("--explain looks into the network of PyTorch; leave --runtime out")
+    for name in ("explain", "features"):
+        if getattr(arguments, name) and arguments.runtime != "torch":
+            raise ValueError(f"--{name} looks into the network of PyTorch; leave --runtime out")
     if arguments.actors and not arguments.ray:
         raise ValueError("--actors goes with --ray")
 

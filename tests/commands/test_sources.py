@@ -119,6 +119,7 @@ def test_one_photo_on_standard_input(capsys: pytest.CaptureFixture[str], monkeyp
         (["x.jpg", "--ray"], "--ray goes with a table; add --output TABLE"),
         (["x.jpg", "--output", "x.csv", "--actors", "2"], "--actors goes with --ray"),
         (["x.jpg", "--output", "x.csv", "--json"], "--json prints lines, --output writes a table"),
+        (["x.jpg", "--output", "x.csv", "--features", "--runtime", "openvino"], "PyTorch; leave --runtime out"),
         (["--output", "x.csv", "--ray", str(ROOT)], "write photos before it: classify"),
         (["-", "--output", "x.csv", "--ray"], "standard input is on this machine alone"),
         (["--files-from", "gone.txt"], "gone.txt cannot be read as a list of photos: No such file"),
