@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..errors import TableError
+from ..files import shown
 from ..package import require
 from .rows import COLUMNS, FEATURES, Row
 
@@ -96,6 +98,21 @@ def described(path: Path) -> dict[str, Any]:
     own = {key.decode().partition(".")[2]: json.loads(value) for key, value in said.items() if key.startswith(PREFIX)}
     own.pop("description", None)
     return own
+
+
+def noted(note: Path) -> dict[str, Any]:
+    """What a table that is not finished keeps beside its rows.
+
+    Raises:
+        TableError: it cannot be read, so that nothing says what the rows were made with.
+    """
+    try:
+        said = json.loads(note.read_bytes())
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise TableError(f"{shown(note)} is damaged: what made the rows is not known; --overwrite begins anew")
+    return said
 
 
 class Form(NamedTuple):

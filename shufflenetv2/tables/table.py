@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from ..description import BATCH_SIZE
 from ..errors import ShuffleNetError, TableError
 from ..files import TEMPORARY, flush_directory, held, refuse_device, shown, whole_file, write_whole
-from .formats import ROW_GROUP, described, form_of
+from .formats import ROW_GROUP, described, form_of, noted
 from .rows import Row
 
 Photo = TypeVar("Photo")
@@ -112,7 +112,7 @@ class Table:
         if self.overwrite:
             note.unlink(missing_ok=True)
         if note.exists():
-            self._compare(json.loads(note.read_bytes()))
+            self._compare(noted(note))
             self._parts = self._whole_parts()
         else:
             for part in self.folder.glob("[0-9]*"):

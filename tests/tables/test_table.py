@@ -463,6 +463,21 @@ def test_an_interrupted_first_second_leaves_nothing_that_hinders(tmp_path: Path)
     assert len(rows_of(output)) == 100
 
 
+@pytest.mark.parametrize("damage", [b"", b'{"weights', b"[]", b"\xff\xfe{"])
+def test_rows_of_which_nothing_says_what_they_were_made_with(damage: bytes, tmp_path: Path) -> None:
+    output, about = tmp_path / "x.csv", {"weights_sha256": "0", "x": 1}
+    interrupted(tmp_path, output)
+    (tmp_path / "x.csv.parts" / "about.json").write_bytes(damage)
+    before = sorted(os.listdir(tmp_path / "x.csv.parts"))
+    with pytest.raises(TableError, match=r"about\.json is damaged: .* --overwrite begins anew$"):
+        Table(output, about, resume=True).__enter__()
+    assert sorted(os.listdir(tmp_path / "x.csv.parts")) == before
+    with Table(output, about, overwrite=True) as table:
+        table.add(row(0))
+        table.finish()
+    assert len(rows_of(output)) == 1
+
+
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("option", [None, "resume", "overwrite"])
 def test_killed_while_it_removes_the_parts(
