@@ -10,10 +10,14 @@ from ..errors import IntegrityError
 from ..inference.classifier import Classifier
 from ..package import require
 from ..photos.reading import Held
-from .rows import photo_name, photo_path, to_row
+from .rows import COLUMNS, FEATURES, photo_name, photo_path, to_row
 
 if TYPE_CHECKING:
     import numpy
+
+
+_PATHS = (str, bytes, os.PathLike)
+_HELD: dict[str, tuple[type, ...]] = {"bytes": (bytes, bytearray, memoryview), "path": _PATHS, "photo": _PATHS}
 
 
 class BatchClassifier:
@@ -64,11 +68,16 @@ class BatchClassifier:
 
         Raises:
             ValueError: there is neither column.
+            TypeError: a column holds something else.
         """
         import numpy
 
         if "bytes" not in batch and "path" not in batch:
             raise ValueError(f"a batch needs a column bytes or path, got {', '.join(batch) or 'none'}")
+        for column, kinds in _HELD.items():
+            if wrong := [each for each in batch.get(column, ()) if not isinstance(each, kinds) and not _is_null(each)]:
+                wanted = "bytes" if column == "bytes" else "text"
+                raise TypeError(f"the column {column} holds {wanted}, or nulls; got {type(wrong[0]).__name__}")
         given = batch["bytes"] if "bytes" in batch else [_text(each) for each in batch["path"]]
         names = [_text(each) for each in batch.get("photo", batch.get("path", [""] * len(given)))]
         read = _named if "bytes" in batch else lambda path, _: photo_path(path)
@@ -81,7 +90,7 @@ class BatchClassifier:
             to_row(result, name, self.classifier.weights, features) for result, name in zip(results, names, strict=True)
         ]
         columns = {}
-        for column in rows[0] if rows else ():
+        for column in [*COLUMNS, *[FEATURES] * features]:  # also of no photo, as of an empty partition
             columns[column] = numpy.empty(len(rows), dtype=object)
             columns[column][:] = [row[column] for row in rows]
         return columns
@@ -93,12 +102,14 @@ def _is_null(value: Any) -> bool:
         return value is None or bool(value != value)
     except TypeError:
         return True
+    except ValueError:  # an array
+        return False
 
 
 def _text(name: Any) -> Any:
     if _is_null(name):
         return ""
-    return photo_name(name) if isinstance(name, os.PathLike) else name
+    return photo_name(name) if isinstance(name, (bytes, os.PathLike)) else name
 
 
 def _named(content: bytes, name: str) -> bytes | Held:

@@ -170,7 +170,10 @@ def test_the_class_takes_bytes_and_paths(photos: Path, plain: list[dict[str, Any
         for row, other in zip(rows, plain, strict=False):
             assert row == other
     assert classify({"bytes": contents[:1]})["photo"].tolist() == [""]
-    assert classify({"path": numpy.array([])}) == {}
+    nothing = classify({"path": numpy.array([])})  # an empty partition has the columns, too
+    assert {name: column.tolist() for name, column in nothing.items()} == {name: [] for name in plain[0]}
+    empty = BatchClassifier(weights="cifar10", features=True)({"bytes": contents[:0]})
+    assert [*empty] == [*plain[0], "features"]
     with pytest.raises(ValueError, match=r"^a batch needs a column bytes or path, got image$"):
         classify({"image": names})
     with pytest.raises(IntegrityError, match="expected 0123"):
@@ -185,6 +188,24 @@ def test_a_null_is_an_error_in_its_place() -> None:
         assert table["label"].tolist() == [None, "cat"]
         assert "image" in table["error"][0]
         assert table["error"][1] is None
+
+
+def test_what_a_column_may_hold() -> None:
+    classify = BatchClassifier(weights="cifar10")
+    cat = ROOT / "images/cat.jpg"
+    for held in (str(cat), os.fsencode(cat), cat, numpy.array([os.fsencode(cat)])[0]):
+        table = classify({"path": [held]})
+        assert (table["photo"].tolist(), table["label"].tolist()) == ([str(cat)], ["cat"])
+    for held in (bytearray(cat.read_bytes()), memoryview(cat.read_bytes())):
+        assert classify({"bytes": [held], "photo": [b"caf\xe9"]})["photo"].tolist() == ["file:caf%E9"]
+    for column, wrong, told in (
+        ("bytes", numpy.frombuffer(cat.read_bytes(), "uint8"), "the column bytes holds bytes, or nulls; got ndarray"),
+        ("bytes", str(cat), "the column bytes holds bytes, or nulls; got str"),
+        ("bytes", 5, "the column bytes holds bytes, or nulls; got int"),
+        ("path", 5, "the column path holds text, or nulls; got int"),
+    ):
+        with pytest.raises(TypeError, match=rf"^{told}$"):
+            classify({column: [wrong]})
 
 
 @pytest.mark.parametrize("null", [None, float("nan"), pandas.NA, pandas.NaT], ids=repr)
