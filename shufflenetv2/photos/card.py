@@ -38,7 +38,7 @@ def check() -> None:
     """
     require("decoding photos on the graphics card", "torchvision")
     if not torch.cuda.is_available():
-        raise DeviceError('fast_decode="cuda" needs a graphics card that CUDA can use, and there is none')
+        raise DeviceError('fast_decode="cuda" (--gpu-decode) needs a graphics card for CUDA, and there is none')
 
 
 def read(photo: Any, max_pixels: int | None, upright: bool) -> tuple[Any, str | None, Size | None]:

@@ -115,7 +115,7 @@ def test_a_stream_and_a_call_give_the_same(fast: PhotoTransform) -> None:
 
 def test_it_is_refused_where_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match='fast_decode="cuda" needs a graphics card'):
+    with pytest.raises(DeviceError, match=r'fast_decode="cuda" \(--gpu-decode\) needs a graphics card'):
         classifier(weights="cifar10", fast_decode="cuda")
     with pytest.raises(TypeError, match="fast_decode is True or False, or \"cuda\", got 'gpu'"):
         PhotoTransform(STANDARD, fast_decode="gpu")
