@@ -121,7 +121,9 @@ def decoding(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = shown(str(error)) or type(error).__name__
-        raise ImageError(f"{name} cannot be decoded ({reason}); is the file complete?") from error
+        # Of PNG, Pillow reads profiles and texts of up to a megabyte each.
+        advice = "save it anew without its metadata" if "MAX_TEXT_" in reason else "is the file complete?"
+        raise ImageError(f"{name} cannot be decoded ({reason}); {advice}") from error
 
 
 def snapshot(photo: Any, max_pixels: int | None) -> Any:

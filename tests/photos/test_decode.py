@@ -824,3 +824,10 @@ def test_memory_and_time_are_bounded(tmp_path: Path) -> None:
     assert max(seconds.values()) < SECONDS, seconds
     assert [name for name in within if outcomes[name] != [1, 3, 224, 224]] == ["cut.bmp"]
     assert all(isinstance(outcomes[name], str) for name in beyond), outcomes
+
+
+def test_a_png_with_a_large_profile_is_not_called_incomplete(tmp_path: Path) -> None:
+    path = tmp_path / "wide.png"
+    Image.new("RGB", (8, 8)).save(path, icc_profile=bytes(1_500_000))
+    with pytest.raises(ImageError, match=r"cannot be decoded \(.*\); save it anew without its metadata$"):
+        open_photo(path)
