@@ -17,7 +17,7 @@ from . import __version__
 from .builder import Weights, build
 from .errors import CacheError, CheckpointError, DeviceError, ShuffleNetError
 from .exporting import Order, shape_for, write
-from .files import sweep
+from .files import read_regular, sweep, write_whole
 from .network.formats.described import ExportedNetwork
 from .network.formats.opening import open_exported
 from .network.formats.table import FORMATS, HALF, SERVED
@@ -52,6 +52,7 @@ def in_runtime(
     network = None
     if all(part.exists() for part in order.form.files(path)):
         try:
+            _check_seal(order, path)
             network, _ = open_exported(order.format, str(path))
         except CheckpointError as error:
             logger.warning("%s; writing it anew", error)
@@ -62,9 +63,32 @@ def in_runtime(
             logger.info("writing %s", path)
             for line in write(order, path, progress):
                 logger.info("%s", line)
+            write_whole(_seal(path), _sha256(order, path).encode())
         network, _ = open_exported(order.format, str(path))
     assert isinstance(network, ExportedNetwork)
     return replace(weights, exported=network, local=True)
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _sha256(order: Order, path: Path) -> str:
+    return hashlib.sha256(b"".join(read_regular(part, 2**40) for part in order.form.files(path))).hexdigest()
+
+
+def _check_seal(order: Order, path: Path) -> None:
+    """Runtimes check no CRC, and a flipped bit gives other answers: like the weights, their file is hashed each time.
+
+    Raises:
+        CheckpointError: it is not what was written.
+    """
+    try:
+        kept = _seal(path).read_bytes() == _sha256(order, path).encode()
+    except OSError:
+        kept = False
+    if not kept:
+        raise CheckpointError(f"{path} is not the file that was written there, by its sha256")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 import time
 import zipfile
 from collections.abc import Callable
@@ -551,21 +552,48 @@ def quick_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_a_runtime_gets_its_file_once(quick_runtime: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     weights = resolve(None, CIFAR)
     first = in_runtime(weights, "quick")
-    [path] = quick_runtime.iterdir()
+    path, seal = sorted(quick_runtime.iterdir())
+    assert seal.name == f"{path.name}.sha256"
     assert path.name.startswith("shufflenet_v2_x0_5-cifar10_v2-")
     assert (first.name, first.title) == (weights.name, weights.title)
     written = path.stat().st_mtime_ns
     in_runtime(weights, "quick")
     assert path.stat().st_mtime_ns == written
     in_runtime(weights, "quick", plain=True)
-    assert len([*quick_runtime.iterdir()]) == 2
+    assert len([*quick_runtime.iterdir()]) == 4
     path.write_bytes(path.read_bytes()[:1000])
     assert classifier(weights=CIFAR, runtime="quick", top=1)(CAT)[0].label == "cat"
     assert "writing it anew" in caplog.text
     monkeypatch.setattr(exporting, "write_built", lambda *arguments: iter(()))
     with pytest.raises(CacheError, match="could not be written: No such file"):
         in_runtime(replace(weights, sha256="0" * 64), "quick")
-    assert len([*quick_runtime.iterdir()]) == 2
+    assert len([*quick_runtime.iterdir()]) == 4
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_in_the_cache_of_a_runtime(quick_runtime: Path, caplog: pytest.LogCaptureFixture) -> None:
+    weights, images = resolve(None, CIFAR), torch.rand(2, 3, 32, 32)
+
+    def logits() -> Tensor:
+        network = in_runtime(weights, "quick").exported
+        assert network is not None
+        with torch.inference_mode():
+            return network(images)
+
+    before = logits()
+    path = min(quick_runtime.iterdir())
+    data = bytearray(path.read_bytes())
+    bias = struct.pack("<f", float(build(weights.arch, weights, deploy=True).state_dict()["fc.bias"][3]))
+    data[data.index(bias) + 1] ^= 128  # a middle bit of the mantissa: too little for the inputs in the file to show it
+    path.write_bytes(data)
+    assert torch.equal(logits(), before)
+    assert f"{path} is not the file that was written there, by its sha256; writing it anew" in caplog.text
+    caplog.clear()
+    assert torch.equal(logits(), before)
+    assert caplog.text == ""
+    path.with_name(f"{path.name}.sha256").unlink()  # of a process that was killed
+    assert torch.equal(logits(), before)
+    assert "writing it anew" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written(quick_runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
