@@ -43,6 +43,7 @@ _BEGINNINGS = (
     (b"version https://git-lfs", "is Git LFS's pointer to a file; type: git lfs pull"),
     (b"\x93NUMPY", "is a numpy array; expected a state dict"),
     (b"\x89HDF", "is an HDF5 file, as Keras writes them; expected a state dict of torch"),
+    (b"\x1f\x8b", "is compressed by gzip; unpack it (gunzip, or tar xzf), and give the checkpoint within"),
 )
 _FOLDED = (
     "has no BatchNorm statistics: it looks like the folded deploy form. Give the plain network's state dict and ask "
@@ -80,6 +81,8 @@ def check_container(data: bytes, where: str) -> None:
     for beginning, meaning in _BEGINNINGS:
         if start.startswith(beginning):
             raise CheckpointError(f"{where} {meaning}")
+    if data[257:262] == b"ustar":
+        raise CheckpointError(f"{where} is a tar archive; unpack it (tar xf), and give the checkpoint within")
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
         raise CheckpointError(
             f"{where} is a safetensors file; make a checkpoint of it: "
@@ -100,6 +103,9 @@ def check_container(data: bytes, where: str) -> None:
         )
     if "archive_format" in names:
         raise CheckpointError(f"{where} is a torch.export file; give the checkpoint that it was exported from")
+    if "data.pkl" not in names:  # what torch.save writes has one
+        within = ", ".join(sorted(ascii(file.filename) for file in files)[:4]) or "nothing"
+        raise CheckpointError(f"{where} is a zip archive of {within}; unpack it, and give the checkpoint within")
     stored = all(file.compress_type == zipfile.ZIP_STORED for file in files)
     if not stored or sum(file.file_size for file in files) > len(data):
         raise CheckpointError(f"{where} is compressed, which torch.save never does; save it anew")

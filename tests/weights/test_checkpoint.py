@@ -1,11 +1,13 @@
 """No file puts anything into a model that was not checked; whatever is refused leaves the model as it was."""
 
+import gzip
 import io
 import json
 import logging
 import os
 import pickle
 import random
+import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -206,8 +208,10 @@ def test_a_payload_is_not_run(legacy: bool, good: StateDict, tmp_path: Path, mon
         (b"<html>", "mine.pth is a web page; download the file itself"),
         (b"\n<!DOCTYPE html>", "mine.pth is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "type: git lfs pull"),
+        (tarfile.TarInfo("best.pth").tobuf(), r"mine.pth is a tar archive; unpack it \(tar xf\)"),
         (b"\x93NUMPY\x01\0v\0", "is a numpy array"),
         (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+        (gzip.compress(b"hello", mtime=0), r"mine.pth is compressed by gzip; unpack it \(gunzip, or tar xzf\)"),
         (b"hello", "cannot be loaded as a checkpoint"),
         (b"PK\x03\x04", "cannot be loaded as a checkpoint"),
         (pickle.dumps({"a": 1}), "cannot be loaded as a checkpoint|has keys|no BatchNorm"),
@@ -376,6 +380,17 @@ class TestNearMisses:
         ):
             with pytest.raises(CheckpointError, match=message):
                 parse_checkpoint((tmp_path / name).read_bytes(), name, SPECS)
+
+    @pytest.mark.parametrize("way", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    def test_an_archive_with_a_checkpoint_in_it(self, way: int, good: StateDict) -> None:
+        """As browsers and GitHub pack what is downloaded; numpy's .npz and .keras are zips of others, too."""
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", way) as archive:
+            archive.writestr("runs/best.pth", checkpoint_bytes(good))
+            archive.writestr("runs/\x1b[31m.txt", b"")
+        within = r"'runs/\\x1b\[31m.txt', 'runs/best.pth'"
+        with pytest.raises(CheckpointError, match=f"mine.zip is a zip archive of {within}; unpack it, and give the"):
+            parse_checkpoint(buffer.getvalue(), "mine.zip", SPECS)
 
     def test_the_remedy_for_torchscript_works(self, model: ShuffleNetV2, tmp_path: Path) -> None:
         torch.jit.script(model.eval()).save(tmp_path / "script.pt")
