@@ -91,7 +91,7 @@ def from_entry(entry: Entry) -> Weights:
         num_classes=entry.num_classes,
         in_channels=3,
         small_stem=entry.small_stem,
-        classes=read_categories(entry.categories),
+        classes=read_categories(entry.categories, entry.num_classes),
         preprocess=entry.preprocess,
         metrics=entry.metrics,
         temperature=entry.temperature,
@@ -110,7 +110,7 @@ def _from_checkpoint(checkpoint: Checkpoint, described: bool, categories: Iterab
     arch = said.arch if said else arch_by_width(checkpoint)
     default = default_entry(arch)
     usual = Description(arch, checkpoint.in_channels, (), default.preprocess if default else STANDARD)
-    known = read_categories(default.categories) if default else ()
+    known = read_categories(default.categories, default.num_classes) if default else ()
     classes = tuple(Category(label) for label in said.categories) if said else ()
     if said and [category.label for category in known] == list(said.categories):
         classes = known  # with their WordNet ids, which no file says

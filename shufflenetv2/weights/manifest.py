@@ -183,9 +183,19 @@ def load_manifest() -> tuple[Entry, ...]:
 
 
 @cache
-def read_categories(file: str) -> tuple[Category, ...]:
-    """The classes of a file in ``categories/``, in the order of the logits; a line is ``[WordNet id <tab>] label``."""
-    lines = (CATEGORIES / file).read_text(encoding="utf-8").splitlines()
+def read_categories(file: str, count: int | None = None) -> tuple[Category, ...]:
+    """The classes of a file in ``categories/``, in the order of the logits; a line is ``[WordNet id <tab>] label``.
+
+    Raises:
+        ManifestError: it cannot be read, a label is not fit to print, or there are not ``count`` of them.
+    """
+    path = CATEGORIES / file
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path} cannot be read ({error}); it ships with the package: install it again") from error
+    if count not in (None, len(lines)):
+        raise ManifestError(f"{path} has {len(lines)} labels, and its weights {count} classes; install it again")
     fields = (line.rpartition("\t") for line in lines)
     return tuple(Category(check_label(text, file), wordnet_id or None) for wordnet_id, _, text in fields)
 

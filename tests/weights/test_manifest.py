@@ -14,9 +14,12 @@ from support.fault_rows import fault
 from support.processes import ROOT
 
 from shufflenetv2 import package
+from shufflenetv2.builder import resolve
 from shufflenetv2.description import to_json
 from shufflenetv2.errors import ManifestError
 from shufflenetv2.network.model import SPECS
+from shufflenetv2.package import CATEGORIES
+from shufflenetv2.weights import manifest
 from shufflenetv2.weights.manifest import load_manifest, parse_manifest, read_categories
 
 TEXT = (ROOT / "weights.json").read_text(encoding="utf-8")
@@ -34,6 +37,27 @@ def test_every_width_has_one_default_with_known_categories() -> None:
     assert [entry.arch for entry in entries if entry.default] == list(SPECS)
     for entry in entries:
         assert len(read_categories(entry.categories)) == entry.num_classes
+
+
+@pytest.mark.parametrize(
+    ("left", "message"),
+    [
+        (None, r"cifar10.txt cannot be read \(.*No such file.*\); it ships with the package: install it again"),
+        (9, r"cifar10.txt has 9 labels, and its weights 10 classes; install it again"),
+    ],
+)
+def test_labels_that_are_not_whole(
+    left: int | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy without its .txt files; one with a line less, by which all labels after it would be wrong."""
+    lines = (CATEGORIES / "cifar10.txt").read_text().splitlines()
+    if left:
+        (tmp_path / "cifar10.txt").write_text("\n".join(lines[-left:]))
+    monkeypatch.setattr(manifest, "CATEGORIES", tmp_path)
+    read_categories.cache_clear()
+    with pytest.raises(ManifestError, match=message):
+        resolve(None, "cifar10")
+    read_categories.cache_clear()
 
 
 HOSTILE = [
