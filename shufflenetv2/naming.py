@@ -98,9 +98,12 @@ def in_order(categories: Iterable[str]) -> list[str]:
             f"categories must be a list, in the order of the logits, got a {type(categories).__name__}; of "
             "torchvision's class_to_idx: sorted(class_to_idx, key=class_to_idx.get)"
         )
-    labels = [*categories]
-    if isinstance(categories, str) or not all(isinstance(label, str) for label in labels):
-        raise TypeError(f"categories must be a list of labels, got {categories!r:.80}")
+    told = f"categories must be a list of labels, got {categories!r:.80}"
+    if isinstance(categories, (str, os.PathLike)):
+        raise TypeError(f"{told}; of a file with one a line: categories=open(FILE).read().splitlines()")
+    labels = [*categories] if isinstance(categories, Iterable) else [None]
+    if not all(isinstance(label, str) for label in labels):
+        raise TypeError(told)
     return [str.__str__(label) for label in labels]  # numpy's strings and members of enums are of other types
 
 

@@ -4,7 +4,7 @@ import copy
 import json
 import pickle
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -195,6 +195,12 @@ def test_labels_are_given_to_a_bare_file(bare: Path, caplog: pytest.LogCaptureFi
         classifier(weights=bare, categories=["a", "b"])
     with pytest.raises(TypeError, match="categories must be a list of labels, got 'abcdefghij'"):
         classifier(weights=bare, categories="abcdefghij")
+    with pytest.raises(
+        TypeError, match=r"got PurePosixPath\('labels.txt'\); of a file with one a line: categories=open\(FILE"
+    ):
+        classifier(weights=bare, categories=PurePosixPath("labels.txt"))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="categories must be a list of labels, got 10"):
+        classifier(weights=bare, categories=10)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="printable"):
         classifier(weights=bare, categories=["\x1b", *TEN[1:]])
 
