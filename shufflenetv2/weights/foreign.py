@@ -21,6 +21,10 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # one letter is 
 
 # Keys by which other networks and other states are known, what they are, and what to do.
 _KNOWN = [
+    (
+        r"(layer1\.0\.conv5|stage2\.0\.residual\.0)\.weight",  # kuangliu's, weiaicunzai's
+        "is a ShuffleNet V2 for CIFAR whose units are built otherwise; this package reads torchvision's layout",
+    ),
     (r"layer[1-4]\.\d+\.conv1\.weight", "is a ResNet's; this package reads ShuffleNet V2 alone"),
     (
         r"first_conv\.0\.weight",
@@ -137,7 +141,7 @@ def state_dict_in(content: object, where: str) -> dict[str, Tensor]:
     if not inner or _is_state_dict(content):
         return _without_prefix(content, where)
     logger.info("%s: the state dict was taken from under %r", where, inner[0])
-    return _without_prefix(content[inner[0]], where)
+    return _without_prefix(content[inner[0]], where, f"[{inner[0]!r}]")
 
 
 def _is_state_dict(value: object) -> bool:
@@ -148,7 +152,7 @@ def _save_alone(key: str) -> str:
     return f"save one alone: torch.save(torch.load(path, weights_only=True)[{key!r}], new_path)"
 
 
-def _without_prefix(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+def _without_prefix(content: Mapping[str, Any], where: str, at: str = "") -> dict[str, Tensor]:
     if not all(isinstance(key, str) for key in content):
         raise CheckpointError(f"{where} has keys that are not names; expected a state dict under torchvision's keys")
     if FIRST_KEY in content:
@@ -159,8 +163,8 @@ def _without_prefix(content: Mapping[str, Any], where: str) -> dict[str, Tensor]
     if not _WRAPPERS.fullmatch(prefix):
         raise CheckpointError(
             f"{where} has keys that begin with {prefix!r}, so the network is a part of another; save it alone: "
-            f"torch.save({{key.removeprefix({prefix!r}): value for key, value in state_dict.items() "
-            f"if key.startswith({prefix!r})}}, new_path)"
+            f"torch.save({{key.removeprefix({prefix!r}): value for key, value in "
+            f"torch.load(path, weights_only=True){at}.items() if key.startswith({prefix!r})}}, new_path)"
         )
     logger.info("%s: the prefix %r was taken off the keys", where, prefix)
     # AveragedModel counts its updates beside the network.

@@ -32,7 +32,7 @@ from shufflenetv2.errors import CheckpointError, ManifestError
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.model import SPECS, ShuffleNetV2, Spec
 from shufflenetv2.weights import checkpoint as checkpoints
-from shufflenetv2.weights.checkpoint import load, parse_checkpoint, write_checkpoint
+from shufflenetv2.weights.checkpoint import load, parse_checkpoint, read_checkpoint, write_checkpoint
 
 TINY = Spec(stage_channels=(4, 8, 16), head_channels=8, stem_channels=4, stage_units=(1, 1, 1))
 StateDict = dict[str, Any]
@@ -305,6 +305,11 @@ class TestNearMisses:
             ),
             (lambda good: {f"backbone.{key}": value for key, value in good.items()}, r"a part of another.*'backbone.'"),
             (lambda good: {f"model.{key}": value for key, value in good.items()}, r"begin with 'model.'.*removeprefix"),
+            (
+                lambda good: {"conv1.weight": torch.ones(2), "layer1.0.conv1.weight": 0, "layer1.0.conv5.weight": 0},
+                "mine.pth is a ShuffleNet V2 for CIFAR whose units are built otherwise; .* torchvision's layout",
+            ),
+            (lambda good: {"pre.0.weight": 0, "stage2.0.residual.0.weight": 0}, "is a ShuffleNet V2 for CIFAR whose"),
             (lambda good: {"optimizer": {"state": {}}, "epoch": 3}, r"is a wrapped checkpoint with the keys"),
             (
                 lambda good: {"optimizer": {"state": {}}, "net": {"0.weight": torch.ones(2, 2)}},
@@ -331,6 +336,20 @@ class TestNearMisses:
     ) -> None:
         with pytest.raises(CheckpointError, match=message):
             parse_checkpoint(checkpoint_bytes(change(good)), "mine.pth", SPECS)
+
+    @pytest.mark.parametrize("under", ["", "state_dict"])  # the latter as Lightning writes it
+    def test_the_remedy_for_a_part_of_another_works_as_it_stands(
+        self, under: str, good: StateDict, tmp_path: Path
+    ) -> None:
+        part = {f"model.{key}": value for key, value in good.items()} | {"criterion.weight": torch.ones(5)}
+        torch.save({under: part, "epoch": 3} if under else part, tmp_path / "mine.ckpt")
+        with pytest.raises(CheckpointError, match="so the network is a part of another; save it alone: ") as caught:
+            read_checkpoint(tmp_path / "mine.ckpt", SPECS)
+        names = {"torch": torch, "path": tmp_path / "mine.ckpt", "new_path": tmp_path / "new.pth"}
+        exec(str(caught.value).partition("save it alone: ")[2], names)
+        again = read_checkpoint(tmp_path / "new.pth", SPECS).state_dict
+        assert again.keys() == good.keys()
+        assert all(torch.equal(again[key], good[key]) for key in good)
 
     @pytest.mark.parametrize(
         ("key", "tensor", "message"),
