@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from ..errors import ShuffleNetError
+from ..files import expanded, shown
 from ..weights.manifest import Entry, find_entry, load_manifest, matching
 from .options import add
 
@@ -52,11 +53,17 @@ def select(names: list[str]) -> list[Entry]:
     """The manifest's entries that any of ``names`` means; all of them without names.
 
     Raises:
-        ValueError: a name means none.
+        ValueError: a name means none, or is a path.
     """
     chosen: list[Entry] = []
     for name in names:
-        means = matching(name) or [find_entry(None, name)]  # which says what there is
+        means = matching(name)
+        if not means and os.path.exists(expanded(name)):
+            raise ValueError(
+                f"{shown(name)} is a file of your own, and `weights` is about those that are listed; "
+                "other commands take yours as --weights PATH"
+            )
+        means = means or [find_entry(None, name)]  # which says what there is
         chosen += [each for each in means if each not in chosen]
     return chosen if names else list(load_manifest())
 

@@ -312,6 +312,10 @@ def test_weights_actions(
     status, _, err = act("fetch", "nonsense")
     assert status == 1
     assert "there are no weights 'nonsense'" in err
+    (tmp_path / "mine.pth").touch()
+    status, _, err = act("verify", str(tmp_path / "mine.pth"))
+    assert status == 1
+    assert "mine.pth is a file of your own, and `weights` is about those that are listed" in err
 
 
 def shell(line: str, *arguments: object, **environment: str) -> Any:
