@@ -570,6 +570,26 @@ def test_a_runtime_gets_its_file_once(quick_runtime: Path, monkeypatch: pytest.M
     assert len([*quick_runtime.iterdir()]) == 4
 
 
+@needs("safetensors")
+def test_tensors_of_hugging_face_are_told_what_makes_a_checkpoint_of_them(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors, file = shufflenet_v2_x0_5(num_classes=2).state_dict(), tmp_path / "model.safetensors"
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match=r"no/model\.safetensors cannot be read: there is no such file$"):
+        classifier(weights=tmp_path / "no/model.safetensors")
+    advice = r"of another program's model.safetensors make a checkpoint: torch.save\(safetensors.torch.load_file"
+    with pytest.raises(CheckpointError, match=f"its part config.json is not beside it, as `shuf.* writes it; {advice}"):
+        classifier(weights=file)
+    (tmp_path / "config.json").write_text('{"model_type": "shufflenet"}')
+    for path in (file, tmp_path):
+        with pytest.raises(CheckpointError, match=f"config.json was not written by .*; {advice}"):
+            classifier(weights=path)
+    torch.save(load_file(file), tmp_path / "new.pth")
+    again = shufflenet_v2_x0_5(weights=tmp_path / "new.pth").state_dict()
+    assert all(torch.equal(again[key], tensors[key]) for key in tensors)
+
+
 @pytest.mark.slow
 def test_a_flipped_bit_in_the_cache_of_a_runtime(quick_runtime: Path, caplog: pytest.LogCaptureFixture) -> None:
     weights, images = resolve(None, CIFAR), torch.rand(2, 3, 32, 32)

@@ -1,6 +1,7 @@
 """A path becomes a network that computes: opened in its runtime, its description validated, its answers checked."""
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,12 @@ def _open(name: str, where: str) -> tuple[ExportedNetwork | ShuffleNetV2, Inside
         path = path.parent
     for part in form.needed(path):
         if not part.is_file():
-            missing = "there is no such file" if part == path else f"its part {part.name} is not beside it"
+            alone = part != path and os.path.exists(expanded(where))
+            missing = f"its part {part.name} is not beside it" if alone else "there is no such file"
+            if alone and form.folder:
+                from .safetensors import FOREIGN
+
+                missing += f", as `shufflenetv2 export` writes it; {FOREIGN}"
             raise CheckpointError(f"{where} cannot be read: {missing}")
     try:
         network, metadata = form.open(path)

@@ -17,6 +17,9 @@ from .described import digest, parse_metadata
 from .table import Network, Plan
 
 TENSORS = "model.safetensors"
+FOREIGN = (  # what to do with tensors that another program wrote; Hugging Face's have the same name
+    f"of another program's {TENSORS} make a checkpoint: torch.save(safetensors.torch.load_file(path), new_path)"
+)
 LFS_POINTER = b"version https://git-lfs"  # what git leaves in place of a large file
 
 CARD = """\
@@ -123,7 +126,9 @@ def said_in(file: Path) -> dict[str, Any]:
     config = json.loads(file.read_text(encoding="utf-8"))
     said = config.get("shufflenetv2") if isinstance(config, dict) else None
     if not isinstance(said, dict):
-        raise CheckpointError(f"{file} was not written by `shufflenetv2 export`: it has no object 'shufflenetv2'")
+        raise CheckpointError(
+            f"{file} was not written by `shufflenetv2 export`: it has no object 'shufflenetv2'; {FOREIGN}"
+        )
     return said
 
 
