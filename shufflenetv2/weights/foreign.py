@@ -13,7 +13,8 @@ from torch import Tensor
 from ..description import FIRST_KEY, MAX_CHANNELS, MAX_CLASSES
 from ..errors import CheckpointError
 from ..files import expanded
-from ..package import logger
+from ..package import guess, logger
+from .manifest import load_manifest
 
 _WRAPPERS = re.compile(r"(module\.|_orig_mod\.)+")  # DataParallel, torch.compile, AveragedModel: the network in a shell
 
@@ -70,6 +71,9 @@ def unreadable(where: str, error: Exception) -> str:
     if os.path.isdir(expanded(where)):
         what = "is a directory, expected a regular file; it holds no file best.pth, as a run of `train` does"
         return f"{where} cannot be read: {what}"
+    names = {name for entry in load_manifest() for name in (entry.unversioned, entry.arch, str(entry))}
+    if isinstance(error, FileNotFoundError) and (near := guess(where, names)):
+        return f"{where} cannot be read: there is no such file{near} That is a name of weights, which is a string"
     return f"{where} cannot be read: {getattr(error, 'strerror', None) or error}"
 
 

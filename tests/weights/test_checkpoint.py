@@ -659,6 +659,21 @@ class TestAFileOfOnesOwn:
             entrypoints.categories(weights=made(f"{scheme}://u:SECRET@host/x.onnx"))
         assert "SECRET" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("given", "name"),
+        [
+            (Path("cifar10"), "cifar10"),
+            ("cifar10.pth", "cifar10"),
+            ("shufflenet_v2_x1.0", "shufflenet_v2_x1_0"),
+            ("shufflenetv2_x0_5/cifar10", "shufflenet_v2_x0_5/cifar10_v2"),
+        ],
+    )
+    def test_a_path_that_is_nearly_a_name(self, given: str | Path, name: str) -> None:
+        with pytest.raises(CheckpointError, match=rf"there is no such file; did you mean '{name}'\? That is a name of"):
+            entrypoints.classifier(weights=given)
+        with pytest.raises(CheckpointError, match=r"mine\.pth cannot be read: No such file or directory$"):
+            entrypoints.classifier(weights="runs/mine.pth")
+
     def test_a_directory_without_a_best_checkpoint(self, tmp_path: Path) -> None:
         (tmp_path / "last.pth").touch()
         with pytest.raises(CheckpointError, match=r"is a directory, expected a regular file; it holds no file best"):
