@@ -32,7 +32,7 @@ def _open(name: str, where: str) -> tuple[ExportedNetwork | ShuffleNetV2, Inside
     if form.folder and not path.is_dir():
         path = path.parent
     for part in form.needed(path):
-        if not part.is_file():
+        if not os.path.isfile(part):  # also where the name is too long
             alone = part != path and os.path.exists(expanded(where))
             missing = f"its part {part.name} is not beside it" if alone else "there is no such file"
             if alone and form.folder:
