@@ -19,6 +19,7 @@ from ..builder import Weights, build, is_path, resolve
 from ..description import Preprocess
 from ..errors import CheckpointError, TrainingError
 from ..files import expanded
+from .start import rows_of
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,19 @@ def _program(path: Path, device: torch.device) -> Teacher | None:
 
 
 def _described(weights: Weights, categories: Sequence[str], preprocess: Preprocess, device: torch.device) -> Teacher:
-    if sorted(weights.labels) != sorted(categories):
+    known, rows = weights.labels, rows_of(categories, weights.classes)  # as the weights to start from are known
+    if not rows:
         raise TrainingError(
-            f"--teacher {weights.title} knows {len(weights.labels)} classes ({', '.join(weights.labels)[:80]}), and "
+            f"--teacher {weights.title} knows {len(known)} classes ({', '.join(known)[:80]}), and "
             f"the photos have {len(categories)} ({', '.join(categories)[:80]}); they must be the same"
         )
+    if weights.in_channels != 3:
+        raise TrainingError(
+            f"--teacher {weights.title} is for images of {weights.in_channels} channel{'s' * (weights.in_channels > 1)}"
+            ", and photos have 3; give another"
+        )
     model = weights.exported or build(weights.arch, weights).to(device)
-    order = torch.tensor([weights.labels.index(each) for each in categories], device=device)
+    order = torch.tensor(rows, device=device)
     mine, theirs = preprocess, weights.preprocess
     mean, std, new_mean, new_std = (
         torch.tensor(each).view(3, 1, 1) for each in (mine.mean, mine.std, theirs.mean, theirs.std)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import tools.teacher
 from shufflenetv2.__main__ import main
+from shufflenetv2.builder import resolve
 from shufflenetv2.description import STANDARD, Description
 from shufflenetv2.devices import Group
 from shufflenetv2.errors import CheckpointError, TrainingError
@@ -131,6 +132,29 @@ def test_a_described_teacher_gets_its_own_normalisation_size_and_order(tmp_path:
         expected = model(F.interpolate(theirs, (64, 64), mode="bilinear", align_corners=False)).flip(1)
     assert torch.allclose(teacher(mine), expected, rtol=1e-4, atol=1e-4)
     assert expected.std() > 0.1
+
+
+def test_a_teacher_knows_its_classes_as_the_weights_to_start_from_do(tmp_path: Path) -> None:
+    """By WordNet id, which ImageNet's folders are called, and in either form of Unicode."""
+    model = described(tmp_path / "accent.pth", ("e\u0301", "b"))
+    teacher = open_teacher(str(tmp_path / "accent.pth"), ("b", "\xe9"), STANDARD, [64], CPU)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(teacher(images), model(images).flip(1), rtol=1e-4, atol=1e-4)
+    of_imagenet = randomise(ShuffleNetV2(spec_of("shufflenet_v2_x0_5"), 1000))
+    torch.save(of_imagenet.state_dict(), tmp_path / "bare.pth")
+    ids = [str(each.wordnet_id) for each in resolve(None, tmp_path / "bare.pth").classes]
+    teacher = open_teacher(str(tmp_path / "bare.pth"), ids[::-1], STANDARD, [224], CPU)
+    images = torch.rand(2, 3, 224, 224)
+    with torch.inference_mode():
+        assert torch.allclose(teacher(images), of_imagenet(images).flip(1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_teacher_for_grey_photos_is_refused(tmp_path: Path) -> None:
+    grey = ShuffleNetV2(spec_of("shufflenet_v2_x0_5"), 3, 1)
+    write_checkpoint(tmp_path / "g.pth", grey.state_dict(), Description("shufflenet_v2_x0_5", 1, NAMES, STANDARD))
+    with pytest.raises(TrainingError, match=r"g\.pth is for images of 1 channel, and photos have 3; give another$"):
+        open_teacher(str(tmp_path / "g.pth"), NAMES, STANDARD, [64], CPU)
 
 
 @pytest.mark.parametrize(
