@@ -148,7 +148,8 @@ def run(arguments: argparse.Namespace) -> int:
         preprocess, sizes = description.preprocess, [pixels for pixels, _ in recipe.sizes]
         batch_sizes, teacher = recipe.batch_sizes(len(train), group.size), None  # too few photos are told now
         if arguments.teacher:
-            teacher = open_teacher(arguments.teacher, train.categories, preprocess, sizes, group.device, batch_sizes)
+            seen = (train.categories, preprocess, sizes, group.device, batch_sizes, recipe.amp)
+            teacher = open_teacher(arguments.teacher, *seen)
         group.wait()  # RUN may lie among the photos: it must not appear while another process lists them
         state = open_run(arguments.output, arguments.resume is not None)
         if group.leads and not stack.enter_context(held(arguments.output)):

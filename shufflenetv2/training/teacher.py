@@ -59,6 +59,7 @@ def open_teacher(
     sizes: Sequence[int],
     device: torch.device,
     batch_sizes: Collection[int] = (2,),
+    amp: bool = False,
 ) -> Teacher:
     """The teacher for a model of these classes, tried on the sizes and batches that training will use.
 
@@ -70,6 +71,7 @@ def open_teacher(
         sizes: of the images.
         device: where to compute.
         batch_sizes: the smallest and the largest number of images at once.
+        amp: whether training computes in bfloat16 where torch takes that to be safe.
 
     Raises:
         TrainingError: it cannot be opened, does not answer with these classes, or is in training mode.
@@ -83,7 +85,9 @@ def open_teacher(
         teacher = program
     for size in sizes:
         for count in sorted({*batch_sizes}):
-            _try(teacher, name, categories, _noise(count, size, device))
+            _try(teacher, name, categories, images := _noise(count, size, device))
+            if amp:
+                _try_amp(teacher, name, images)
     _refuse_training_mode(teacher, name, _noise(max(batch_sizes), sizes[0], device))
     return teacher
 
@@ -113,6 +117,18 @@ def _try(teacher: Teacher, name: str, categories: Sequence[str], images: Tensor)
             f"--teacher {name} answers images {list(images.shape)} with NaN or infinity, from which nothing is learnt; "
             "give another teacher"
         )
+
+
+def _try_amp(teacher: Teacher, name: str, images: Tensor) -> None:
+    """What torch.export wrote may insist on the float32 that it was traced with."""
+    try:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            finite = bool(teacher(images).isfinite().all())
+        reason = "" if finite else "it answers with NaN or infinity"
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+    if reason:
+        raise TrainingError(f"--teacher {name} does not compute under --amp: {reason:.200}; leave --amp out")
 
 
 def _refuse_training_mode(teacher: Teacher, name: str, images: Tensor) -> None:

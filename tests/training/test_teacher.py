@@ -195,6 +195,30 @@ def test_a_teacher_is_tried_on_the_largest_batch(tmp_path: Path) -> None:
         open_teacher(str(path), NAMES, STANDARD, [32], CPU, (64, 65))
 
 
+class Cast(nn.Module):
+    """Of what torch.export makes of this, the cast insists on float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images).float().mean([2, 3])
+
+
+def test_a_teacher_is_tried_under_amp_as_training_will_ask_it(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape, path = {0: torch.export.Dim("batch")}, tmp_path / "cast.pt2"
+    torch.export.save(torch.export.export(Cast(), (torch.zeros(2, 3, 32, 32),), dynamic_shapes=(shape,)), path)
+    assert open_teacher(str(path), NAMES, STANDARD, [32], CPU).title == str(path)
+    taught = ["--epochs", "1", "--sizes", "32", "--small-stem", "--teacher", str(path), "--amp"]
+    assert train(data, tmp_path / "run", *taught) == 1
+    error = capsys.readouterr().err
+    assert re.search(r"--teacher .*cast\.pt2 does not compute under --amp: .*BFloat16; leave --amp out$", error, re.M)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d(3), nn.Dropout(0.5)])
 @pytest.mark.parametrize("count", [2, 64])
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # BatchNorm asks for the number of values
