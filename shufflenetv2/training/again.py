@@ -65,13 +65,18 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
     if flagged:
         if arguments.data:
             raise TrainingError("--resume RUN and --output RUN both name the run; give --output RUN and --resume alone")
+        if os.path.exists(os.path.join(expanded(arguments.resume), "last.pth")):
+            raise TrainingError(
+                f"--resume {shown(arguments.resume)} goes on in that folder; leave --output out, or, to go on in "
+                "another, copy the folder and give the copy alone"
+            )
         arguments.data, arguments.resume = arguments.resume, ""
     if arguments.resume:
-        began = recall(Path(expanded(arguments.resume)))
-        merged = [*began, *_changes(arguments.argv)]
+        run = _run_folder(arguments)
+        merged = [*recall(run), *_changes(arguments.argv)]
         whole: argparse.Namespace = arguments.parser.parse_args([*merged, "--resume"])
         # The folder that was named, which may be a copy; and what changes now is what the next resumption goes on with.
-        whole.output, whole.began = Path(expanded(arguments.resume)), merged
+        whole.output, whole.began = run, merged
         return whole
     if not arguments.data or not arguments.output:
         raise TrainingError("give a folder of photos and --output RUN; to go on with a run, --resume RUN alone")
@@ -83,6 +88,19 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
             )
     arguments.began = _began(arguments.argv, arguments.data, flagged)
     return arguments
+
+
+def _run_folder(arguments: argparse.Namespace) -> Path:
+    run = Path(expanded(arguments.resume))
+    if arguments.data:
+        raise TrainingError(
+            f"--resume {shown(run)} goes on with the photos that its run began with; leave {shown(arguments.data)} "
+            "out, or give the whole command that began it, with --resume alone at its end"
+        )
+    if not run.is_dir():
+        wrong = f"is a file; give its folder, {shown(run.parent)}" if run.exists() else "is no folder that there is"
+        raise TrainingError(f"--resume {shown(run)} {wrong}")
+    return run
 
 
 def _changes(argv: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from support.processes import ROOT, run, run_python, started
 from shufflenetv2.__main__ import main
 from shufflenetv2.commands.train import add_arguments
 from shufflenetv2.files import held
-from shufflenetv2.training.again import complete
+from shufflenetv2.training.again import complete, remember
 from shufflenetv2.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -168,10 +168,27 @@ def test_a_run_that_was_resumed_by_its_folder_goes_on_by_itself(
         (["photos"], "give a folder of photos and --output RUN"),
         (["--output", "run"], "give a folder of photos and --output RUN"),
         (["photos", "--output", "run", "--resume", "run"], "both name the run; give --output RUN and --resume alone"),
-        (["--resume", "missing"], "there is no command.json that could be read in it"),
+        (["--resume", "missing"], "--resume missing is no folder that there is"),
+        (["--resume", "run/last.pth"], "--resume run/last.pth is a file; give its folder, run"),
+        (["--resume", "run", "--output", "run"], "--resume run goes on in that folder; leave --output out"),
+        (["--resume", "run", "--output", "new"], "to go on in another, copy the folder and give the copy alone"),
+        (["--resume", "run", "photos"], "--resume run goes on with the photos that its run began with; leave photos"),
+        (["photos", "--resume=run", "--epochs", "9"], "leave photos out, or give the whole command that began it"),
+        (["--resume", "photos"], "there is no command.json that could be read in it"),
     ],
 )
-def test_half_a_call_is_told(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_half_a_call_is_told(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("run", "photos"):
+        (tmp_path / folder).mkdir()
+    remember(tmp_path / "run", ["train", "photos", "--output", "run"])
+    (tmp_path / "run/last.pth").touch()
     assert main(["train", *arguments]) == 1
     assert message in capsys.readouterr().err
 
