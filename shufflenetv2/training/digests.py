@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import ImageError
+from ..errors import CheckpointError, ImageError
+from ..network.model import SPECS
 from ..photos.folders import LabelledPhotos
+from ..weights.checkpoint import read_checkpoint
 
 
 def learnt_from(train: LabelledPhotos, val: LabelledPhotos | None) -> dict[str, str]:
@@ -40,5 +42,13 @@ def contents(tensors: Mapping[str, Tensor]) -> str:
     hashed = hashlib.sha256()
     for key, tensor in sorted(tensors.items()):
         hashed.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
-        hashed.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        hashed.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return f"one of contents {hashed.hexdigest()[:16]}"
+
+
+def holds(path: Path, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the checkpoint ``path`` is there, and of exactly these tensors."""
+    try:
+        return contents(read_checkpoint(path, SPECS).state_dict) == contents(tensors)
+    except CheckpointError:
+        return False

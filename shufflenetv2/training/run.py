@@ -25,6 +25,7 @@ from ..photos.folders import LabelledPhotos
 from ..photos.transform import PhotoTransform
 from ..weights.checkpoint import MAX_BYTES, RUN_FORMAT, load_plain, save_whole, write_checkpoint
 from .again import FILE, is_foreign
+from .digests import holds
 from .history import curves, table
 from .trainer import EpochResult, Trainer
 
@@ -231,8 +232,10 @@ class RunFolder:
 
     def _publish(self) -> None:
         """Write what follows from the state, after the state itself."""
-        if self.history[-1].get("val_accuracy", 0.0) >= self.best:
-            write_checkpoint(self.path / "best.pth", self.trainer.average.module.state_dict(), self.described)
+        best, tensors = self.path / "best.pth", self.trainer.average.module.state_dict()
+        # One that holds them may have been given a temperature (evaluate --calibrate), and stays.
+        if self.history[-1].get("val_accuracy", 0.0) >= self.best and not holds(best, tensors):
+            write_checkpoint(best, tensors, self.described)
         write_whole(self.path / "log.csv", table(self.history).encode())
 
     @contextmanager

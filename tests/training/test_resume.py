@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from support.processes import ROOT, run_python
 
 from shufflenetv2.builder import resolve
 from shufflenetv2.errors import CheckpointError, TrainingError
+from shufflenetv2.network.model import SPECS
 from shufflenetv2.training.again import remember
 from shufflenetv2.training.history import curves
 from shufflenetv2.training.run import open_run
+from shufflenetv2.weights.checkpoint import read_checkpoint, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -132,6 +135,17 @@ def test_a_run_is_not_overwritten(room: Path, capsys: pytest.CaptureFixture[str]
     assert train(room / "data", room / "run", "--epochs", "1") == 1
     assert "holds a run already; give --resume" in capsys.readouterr().err
     assert (room / "run/last.pth").read_bytes() == before
+
+
+def test_a_temperature_that_the_best_file_was_given_stays(room: Path) -> None:
+    best = room / "run/best.pth"
+    before, said, tensors = load(best), resolve(None, best).description, read_checkpoint(best, SPECS).state_dict
+    write_checkpoint(best, tensors, replace(said, temperature=2.0))
+    assert train(room / "data", room / "run", "--epochs", "1", "--resume") == 0
+    assert_equal(load(best), before | {"temperature": 2.0})
+    write_checkpoint(best, {**tensors, "fc.bias": torch.ones(3)}, said)  # as if killed before it was written
+    assert train(room / "data", room / "run", "--epochs", "1", "--resume") == 0
+    assert_equal(load(best), before)
 
 
 @pytest.mark.parametrize("name", ["best.pth", "log.csv", "curves.png", "command.json"])
