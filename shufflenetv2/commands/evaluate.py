@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         metavar="WEIGHTS",
-        help="count these on the same photos, in their deploy form or own runtime, and say which is better; --plain "
-        "and --runtime are for --weights alone",
+        help="count these on the same photos, in their deploy form or own runtime, and say which is better; --plain, "
+        "--runtime and --precision are for --weights alone",
     )
     parser.add_argument("--report", type=any_path, metavar="FOLDER", help="write report.html, report.json and figures")
     parser.add_argument(
@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     source = chosen_weights(arguments)
     left_out: list[str] = []
+    _ = source.labels  # of weights without a classifier it says what is wrong; the folders are not
     photos = read_labelled(arguments.directory, source.classes, left_out.append)
     if arguments.calibrate != (arguments.output is not None):
         raise ValueError("--calibrate and --output FILE go together: the one fits, the other is the copy to write")
@@ -110,12 +111,11 @@ def judge(arguments: argparse.Namespace, source: "Weights", photos: "LabelledPho
     """What needs every answer, not their count alone."""
     from ..evaluation import judging, report
     from ..inference.classifier import Classifier
-    from ..photos.folders import read_labelled
 
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1":
         raise ValueError("--against, --report and --calibrate work in one process; start it without torchrun")
     other = _second(arguments)
-    both = other and read_labelled(arguments.directory, other.classes)
+    both = other and _labelled_by(other, arguments.directory)
     if arguments.report:
         report.check_packages()  # before anything is computed
         if arguments.report.resolve().is_relative_to(os.path.realpath(arguments.directory)):
@@ -166,6 +166,17 @@ def _second(arguments: argparse.Namespace) -> "Weights | None":
     if other and not other.described:
         return resolve(None, arguments.against, categories=arguments.categories)
     return other
+
+
+def _labelled_by(other: "Weights", directory: str) -> "LabelledPhotos":
+    from ..errors import DatasetError
+    from ..photos.folders import read_labelled
+
+    classes = other.classes if other.labels else ()  # of weights without a classifier, ``labels`` says what is wrong
+    try:
+        return read_labelled(directory, classes)
+    except DatasetError as error:
+        raise DatasetError(f"--against {other.title}: {error}") from error
 
 
 def _asked(arguments: argparse.Namespace, classifier: "Classifier", photos: "LabelledPhotos") -> "Answers":

@@ -29,6 +29,7 @@ from .options import (
     from_zero,
     part,
     positive,
+    probability,
     say,
     seed,
     size,
@@ -103,7 +104,7 @@ def add_augmentation(group: argparse._ActionsContainer) -> None:
     add("--min-scale", "least part of the area that is cut out", type=part, metavar="PART")
     add("--no-flip", "do not mirror photos", action="store_false", dest="flip")
     add("--trivial-augment", "TrivialAugmentWide (Mueller and Hutter 2021)", action="store_true")
-    add("--random-erasing", "probability of erasing a rectangle", type=fraction, metavar="P")
+    add("--random-erasing", "probability of erasing a rectangle", type=probability, metavar="P")
     add("--mixup", "0 is off; with --cutmix, either at random", type=from_zero, metavar="ALPHA")
     add("--cutmix", "0 is off", type=from_zero, metavar="ALPHA")
 

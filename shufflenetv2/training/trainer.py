@@ -221,8 +221,9 @@ class Trainer:
         return loss / photos, hits / photos
 
     def diverged(self, what: str, epoch: int, step: int) -> TrainingError:
+        intact = f"; the files of epoch {epoch - 1} are intact" if epoch > 1 else ""
         return TrainingError(
             f"{what} no longer finite (NaN or infinite) in epoch {epoch}, by step {step}: training diverged. "
-            f"Start anew with a lower --lr than {self.recipe.lr:g} or a longer --warmup than {self.recipe.warmup:g}; "
-            f"the files of epoch {epoch - 1} are intact"
+            f"Start anew with a lower --lr than {self.recipe.lr:g} or a longer --warmup than {self.recipe.warmup:g}"
+            + intact
         )

@@ -163,6 +163,17 @@ def test_unknown_folders_are_listed(
     assert "'ant', 'bee', 'cow'" in message
 
 
+@pytest.mark.parametrize("against", [False, True])
+def test_weights_without_a_classifier_are_told_not_the_folders(
+    against: bool, data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = tmp_path / "features.pth"
+    torch.save(build("shufflenet_v2_x0_5", None, num_classes=0).state_dict(), features)
+    options = [str(weights), "--against", str(features)] if against else [str(features)]
+    assert main(["evaluate", str(data), "--weights", *options]) == 1
+    assert f"error: {features} has no classifier (fc.weight)" in capsys.readouterr().err
+
+
 # Published values of the 95 % Wilson score interval.
 @pytest.mark.parametrize(
     ("hits", "photos", "low", "high"),

@@ -343,5 +343,6 @@ def test_against_weights_of_other_classes_is_refused(tmp_path: Path, capsys: pyt
     weights = network(tmp_path / "w.pth", NASTY[3:], 1)
     data = photos(tmp_path / "data", NASTY[3:], 2)
     assert main(["evaluate", str(data), "--weights", str(weights), "--against", "cifar10"]) == 1
-    assert "no class" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"--against shufflenet_v2_x0_5/cifar10_v2: {data} has folders that are no class" in error
     assert resolve(None, str(weights)).labels == list(NASTY[3:])

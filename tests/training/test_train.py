@@ -128,7 +128,10 @@ def test_a_loss_that_is_not_a_number(
     message = error_of(capsys)
     assert "no longer finite (NaN or infinite) in epoch 2" in message
     assert "lower --lr than 0.05" in message
+    assert message.endswith("longer --warmup than 0.1; the files of epoch 1 are intact\n")
     assert (run / "last.pth").read_bytes() == before
+    assert train(data, run / "new", "--epochs", "2") == 1
+    assert error_of(capsys).endswith("longer --warmup than 0.1\n")  # no epoch has left files
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -229,7 +232,8 @@ def test_every_option_reaches_the_recipe() -> None:
     expected = (sizes, 3, 4, 5, 0.6, "linear", 0.7, 0.8, 0.9, 3.0, 0.11, "equal", True, 2.0, 0.4, 0.12)
     all_of_it = (*expected, True, False, 1, True, True, 14, True, augmentation)
     assert make_recipe(parse(*arguments.split()), replace(DESCRIPTION, small_stem=True)) == Recipe(*all_of_it)
-    others = make_recipe(parse("--class-weights", "auto", "--freeze-backbone"), DESCRIPTION)
+    others = make_recipe(parse("--class-weights", "auto", "--freeze-backbone", "--random-erasing", "1"), DESCRIPTION)
+    assert others.augmentation.random_erasing == 1  # a probability may be
     assert (others.class_weights, others.freeze_backbone, others.reestimate_norms) == ("auto", True, False)
 
 
