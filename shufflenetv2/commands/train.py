@@ -182,6 +182,7 @@ def read_data(
 ) -> tuple[LabelledPhotos, LabelledPhotos | None]:
     """The photos to learn from, and those to validate on unless ``--held-out 0`` says there are none."""
     from ..photos.folders import find_split, hold_out, read_apart, read_labelled
+    from ..training.digests import refuse_learnt
 
     directory = find_split(arguments.data, ["train"])
     val = arguments.val or (directory and find_split(arguments.data, ["val", "test"]))
@@ -194,7 +195,9 @@ def read_data(
     if len(train.categories) < 2:
         raise DatasetError(f"{arguments.data} has one class, {train.categories[0]!r}; telling apart takes two or more")
     if val:
-        return train, read_apart(val, directory or arguments.data, train.categories, told)
+        apart = read_apart(val, directory or arguments.data, train.categories, told)
+        refuse_learnt(apart, train)
+        return train, apart
     return hold_out(train, arguments.held_out, arguments.seed) if arguments.held_out else (train, None)
 
 

@@ -1,14 +1,19 @@
-"""What decides what a run learns, in words that tell it from anything else: a resumed run compares them."""
+"""What decides what a run learns, in words that tell it from anything else: a resumed run compares them.
+
+And what tells files from others that are called otherwise, or hold the same.
+"""
 
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, ImageError
+from ..errors import CheckpointError, DatasetError, ImageError
+from ..files import shown
 from ..network.model import SPECS
 from ..photos.folders import LabelledPhotos
 from ..weights.checkpoint import read_checkpoint
@@ -52,3 +57,21 @@ def holds(path: Path, tensors: Mapping[str, Tensor]) -> bool:
         return contents(read_checkpoint(path, SPECS).state_dict) == contents(tensors)
     except CheckpointError:
         return False
+
+
+def refuse_learnt(val: LabelledPhotos, learnt: LabelledPhotos) -> None:
+    """Raise ``DatasetError`` where a photo to validate on is learnt from, by a link to it or to its folder."""
+    there = {file: path for path in val.paths if (file := _file(path))}
+    if both := [(there[file], path) for path in learnt.paths if (file := _file(path)) in there]:
+        raise DatasetError(
+            f"{len(both)} photos to validate on would be learnt from: {shown(both[0][0])} is by a link the file "
+            f"{shown(both[0][1])}; take such out of one of the two"
+        )
+
+
+def _file(path: Path) -> tuple[int, ...] | None:
+    """What tells it from others, whatever its name; ``None`` if it is gone, or the disk does not say."""
+    with suppress(OSError):
+        status = path.stat()
+        return (status.st_dev, status.st_ino, status.st_size) if status.st_ino else None
+    return None

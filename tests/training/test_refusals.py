@@ -147,6 +147,28 @@ def test_photos_that_are_learnt_from_are_refused_for_validation(
     assert f"{val}, to validate on, is {photos} or lies in it, so that its photos would be" in error_of(capsys)
 
 
+@pytest.mark.parametrize("link", ["folder", "file", "hard"])
+def test_photos_that_are_learnt_from_by_a_link_are_refused_for_validation(
+    link: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, val = Path(shutil.copytree(data, tmp_path / "photos")), Path(shutil.copytree(data, tmp_path / "val"))
+    linked = val / "green/again.png"
+    if link == "folder":
+        linked = val / "red/0.png"
+        shutil.rmtree(val / "red")
+        (val / "red").symlink_to(photos / "red")
+    elif link == "file":
+        linked.symlink_to(photos / "green/0.png")
+    else:
+        linked.hardlink_to(photos / "green/0.png")
+    assert train(photos, tmp_path / "run", "--val", str(val)) == 1
+    one, count = photos / linked.parent.name / "0.png", 4 if link == "folder" else 1
+    assert f"{count} photos to validate on would be learnt from: {linked} is by a link the file {one};" in error_of(
+        capsys
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_photos_to_validate_on_may_lie_where_nothing_is_learnt_from(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
