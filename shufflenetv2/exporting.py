@@ -102,6 +102,7 @@ def write(order: Order, output: Path, progress: bool = True) -> Iterator[str]:
         deploy = not (order.plain or form.plain)
         with _in_float32():
             model = build(order.weights.arch, order.weights, progress=progress, deploy=deploy)
+            model.requires_grad_(False)  # torch.export would ask it of an inference tensor, which the plain form has
         yield from write_built(model, order, temporary)
 
 

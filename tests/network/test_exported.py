@@ -103,6 +103,23 @@ def test_each_format_classifies_by_itself_elsewhere(name: str, tmp_path: Path) -
         assert weights.sha256 == resolve(None, CIFAR).sha256
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["torch-export", *(pytest.param(each, marks=needs(each)) for each in ("openvino", "executorch"))]
+)
+def test_the_plain_network_of_named_weights(name: str, tmp_path: Path) -> None:
+    """Whose tensors are read while the file is written; those of a path were read before."""
+    weights, path = resolve(None, CIFAR), tmp_path / ("model" + FORMATS[name].suffix)
+    order = Order(weights, name, shape_for(FORMATS[name], weights, fixed_batch=1), plain=True)
+    assert [*write(order, path)]
+    network = resolve(None, path).exported
+    assert network is not None
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = build(weights.arch, weights)(images)
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 photos: crops of the samples, of every size."""
