@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import threading
 import tomllib
@@ -17,6 +18,7 @@ import torch
 from support.processes import ROOT, run_python
 from support.skips import needs
 
+from shufflenetv2.errors import CheckpointError
 from shufflenetv2.exporting import _in_float32
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.formats.table import FORMATS, Plan, Shape, _quiet
@@ -142,3 +144,19 @@ def test_an_open_network_keeps_its_weights_when_the_file_is_written_over(openvin
         torch.testing.assert_close(network(images.expand(2, -1, -1, -1))[:1], expected)  # a shape that is new to it
         weights.seek(0)
         weights.write(kept)
+
+
+@needs("openvino")
+@pytest.mark.slow
+def test_the_files_of_openvino_belong_together(openvino_file: Path, tmp_path: Path) -> None:
+    path, weights = tmp_path / "other.xml", tmp_path / "other.bin"
+    path.write_bytes(openvino_file.read_bytes())
+    weights.write_bytes(openvino_file.with_suffix(".bin").read_bytes())
+    FORMATS["openvino"].open(path)  # under another name, but the two of one export
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))  # of another network of this shape
+    with pytest.raises(CheckpointError, match=r"other\.xml and other\.bin are of different exports"):
+        FORMATS["openvino"].open(path)
+    earlier, count = re.subn(rb"<bin value=\"[0-9a-f]{64}\" ?/>", b"", path.read_bytes())
+    path.write_bytes(earlier)
+    assert count == 1
+    FORMATS["openvino"].open(path)  # written before the sum was

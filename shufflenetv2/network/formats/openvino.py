@@ -1,4 +1,7 @@
-"""OpenVINO (.xml with .bin), by way of torch.export; int8 by NNCF."""
+"""OpenVINO (.xml with .bin), by way of torch.export; int8 by NNCF.
+
+The .xml holds the sha256 of its .bin: it alone has the labels, and reads the numbers of any network of this shape.
+"""
 
 from functools import lru_cache
 from pathlib import Path
@@ -8,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .described import KEYS
-from .table import Network, Plan
+from ...errors import CheckpointError
+from .described import KEYS, digest
+from .table import FORMATS, Network, Plan
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
+SUM = ["shufflenetv2", "bin"]  # where the sha256 stands; absent in files that were written before it was
 SHAPES_AT_ONCE = 4  # a program is compiled for each shape of input that comes: faster than one for all shapes
 
 
@@ -27,7 +32,10 @@ def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) ->
     for key, value in metadata.items():
         converted.set_rt_info(value, ["shufflenetv2", key])
     written = path.with_suffix(".xml")  # OpenVINO writes no other, such as .XML, and reads it
-    openvino.save_model(converted, written, compress_to_fp16=plan.precision in ("bfloat16", "float16"))
+    _, weights = FORMATS["openvino"].files(written)
+    for _ in range(2):  # the same bytes twice; the second .xml tells of them
+        openvino.save_model(converted, written, compress_to_fp16=plan.precision in ("bfloat16", "float16"))
+        converted.set_rt_info(digest(weights.read_bytes()), SUM)
     written.replace(path)
 
 
@@ -44,6 +52,12 @@ def open(path: Path) -> tuple[Network, dict[str, str]]:
     core = openvino.Core()
     core.set_property({"ENABLE_MMAP": False})  # else who writes the .bin anew in place changes a network that is open
     model = core.read_model(path)
+    _, weights = FORMATS["openvino"].files(path)
+    if model.has_rt_info(SUM) and model.get_rt_info(SUM).value != digest(weights.read_bytes()):
+        raise CheckpointError(
+            f"{path} and {weights.name} are of different exports, so that its labels may be another network's; put the "
+            "two of one export beside each other, or export it anew"
+        )
     metadata = {
         key: str(model.get_rt_info(["shufflenetv2", key]).value)
         for key in KEYS
