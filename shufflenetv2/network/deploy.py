@@ -81,7 +81,9 @@ def _converted(body: nn.Module) -> DeployedShuffleNetV2:
 
 def _with_classifier(deployed: DeployedShuffleNetV2, model: nn.Module) -> DeployedShuffleNetV2:
     head = refreshed(model.get_submodule("fc"))
-    deployed.fc = copied("fc", head).requires_grad_(False)
+    deployed.fc = copied("fc", head)
+    for parameter in deployed.fc.parameters():  # not of the module at once: TorchScript's know no requires_grad_
+        parameter.requires_grad_(False)
     deployed.num_classes = getattr(head, "out_features", 0)
     deployed._origin = getattr(model, "_origin", None)  # torchvision's have none
     return deployed

@@ -227,6 +227,7 @@ CARRIED: dict[str, Edit] = {
     "head with its own forward": put("fc", DoubledLinear(16, 7, dtype=torch.float64)),
     "head with LoRA": lora_head,
     "head gone": put("fc", nn.Identity()),
+    "head scripted": lambda model: put("fc", torch.jit.script(nn.Linear(16, 7, dtype=torch.float64)))(model),
     "head quantised": lambda model: put("fc", quantised_head())(model),
     "head with a hook": at("fc", nn.Module.register_forward_hook, lambda module, args, output: output * 2),
     "head replaced on the instance": at("fc", lambda fc: setattr(fc, "forward", lambda x: F.linear(x, fc.weight * 2))),
