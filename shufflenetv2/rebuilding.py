@@ -44,10 +44,11 @@ def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
         )
     layers = [each for each in model.get_submodule("fc").modules() if isinstance(each, nn.Linear)]
     inside = [key for key in state if key.startswith("fc.")]
-    if len(layers) != 1 and inside:
+    alone = len(layers) == 1 and len(inside) == len(layers[0].state_dict())
+    if inside and not alone:
         raise CheckpointError(
             f"the classifier fc holds {len(layers)} linear layers (its tensors: {', '.join(inside[:4])}), so it cannot "
-            "be read again from a file; give it one nn.Linear, with nn.Dropout before it if wanted"
+            "be read again from a file; give it one nn.Linear and no other tensors, with nn.Dropout before it if wanted"
         )
     if len(layers) == 1:
         state = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}

@@ -292,6 +292,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         edited(lambda model: setattr(model, "fc", nn.Sequential(nn.Linear(1024, 9), nn.Linear(9, 10)))),
         "cannot be read again",
     ),
+    "norm": (
+        edited(lambda model: setattr(model, "fc", nn.Sequential(nn.BatchNorm1d(1024), nn.Linear(1024, 10)))),
+        r"holds 1 linear layers \(its tensors: fc\.0\.weight, .* and no other tensors",
+    ),
     "scale": (
         edited(lambda model: setattr(model, "fc", nn.Sequential(nn.Linear(1024, 10), nn.Tanh()))),
         "compute something else",
