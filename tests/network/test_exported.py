@@ -411,9 +411,10 @@ def test_the_parts_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(CheckpointError, match="are of different exports, so its labels may be another network's"):
         resolve(None, folder)
 
-    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is Git LFS's pointer to a file; type: git lfs pull"):
-        resolve(None, folder)
+    [*write(order_of("safetensors"), folder)]
+    (folder / "config.json").write_bytes(b"\xef\xbb\xbf" + (folder / "config.json").read_bytes())  # as Notepad saves
+    assert resolve(None, folder).labels == resolve(None, CIFAR).labels
+
     for config in ({"architecture": "resnet18"}, [1], {"shufflenetv2": "x"}):
         (folder / "config.json").write_text(json.dumps(config))
         with pytest.raises(CheckpointError, match=r"config\.json was not written by `shufflenetv2 export`"):
@@ -521,7 +522,9 @@ def test_ncnn_computes_float32_in_float32(tmp_path: Path) -> None:
 def test_the_files_of_ncnn_belong_together(tmp_path: Path) -> None:
     path = tmp_path / "model.ncnn.param"
     assert [*write(order_of("ncnn"), path)]
-    weights = tmp_path / "model.ncnn.bin"
+    said, weights = tmp_path / "model.ncnn.json", tmp_path / "model.ncnn.bin"
+    said.write_bytes(b"\xef\xbb\xbf" + said.read_bytes())  # as Notepad saves
+    assert resolve(None, path).labels == resolve(None, CIFAR).labels
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"are not the files that model\.ncnn\.json was written for"):
         resolve(None, path)

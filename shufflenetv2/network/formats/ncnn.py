@@ -43,7 +43,7 @@ def open(path: Path) -> tuple[Network, dict[str, str]]:
     import ncnn
 
     param, weights, said = FORMATS["ncnn"].files(path)
-    metadata = json.loads(said.read_text(encoding="utf-8"))
+    metadata = json.loads(said.read_text(encoding="utf-8-sig"))  # editors of Windows put a mark at its beginning
     if metadata.pop("files", None) != {part.suffix: digest(part.read_bytes()) for part in (param, weights)}:
         raise ValueError(f"{param.name} and {weights.name} are not the files that {said.name} was written for")
     net = ncnn.Net()

@@ -123,7 +123,7 @@ def open(path: Path) -> tuple[Network, dict[str, str]]:
 
 def said_in(file: Path) -> dict[str, Any]:
     """What the configuration says of the network, in this package's own terms."""
-    config = json.loads(file.read_text(encoding="utf-8"))
+    config = json.loads(file.read_text(encoding="utf-8-sig"))  # editors of Windows put a mark at its beginning
     said = config.get("shufflenetv2") if isinstance(config, dict) else None
     if not isinstance(said, dict):
         raise CheckpointError(
