@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(output, form, weights)
     if not shape.dynamic:  # what the file says of photos is what it takes
         weights = for_size(weights, shape.size)
-    photos = calibration_photos(arguments.calibrate, weights, shape.size) if arguments.calibrate else None
+    photos = calibration_photos(arguments.calibrate, weights) if arguments.calibrate else None
     batch = arguments.fixed_batch or 1
     if photos is not None and arguments.precision == "int8" and len(photos) // batch * batch < LEAST_PHOTOS:
         raise DatasetError(
@@ -132,8 +132,10 @@ def check_output(output: Path, form: Format, weights: Weights) -> None:
             raise FileExistsError(f"{output} is no folder of an earlier export; -o takes the name of a new folder")
         if said.exists() and b'"shufflenetv2"' not in said.read_bytes():
             raise FileExistsError(f"{said} is no file of an earlier export; -o takes the name of a new folder")
-    elif not output.name.lower().endswith(form.suffix):
-        raise ValueError(f"{output} must end in {form.suffix}: by its suffix the file is known when it is opened")
+    elif not output.name.lower().endswith(form.suffix) or len(output.name) == len(form.suffix):
+        raise ValueError(
+            f"{output} must be a name that ends in {form.suffix}: by its suffix the file is known when it is opened"
+        )
     there = [file for file in form.files(output) if file.exists()]
     own = [*there, output] if output.exists() else there
     if os.path.isabs(weights.name) and any(os.path.samefile(file, weights.name) for file in own):
@@ -144,11 +146,11 @@ def check_output(output: Path, form: Format, weights: Weights) -> None:
         )
 
 
-def calibration_photos(folder: Path, weights: Weights, pixels: int) -> Tensor:
+def calibration_photos(folder: Path, weights: Weights) -> Tensor:
     """Photos of ``folder``, evenly chosen and preprocessed: ``float32 (N, C, crop, crop)``.
 
     Raises:
-        DatasetError: there are too few, or the file is to take other images than the preprocessing gives.
+        DatasetError: it is no folder, or there are too few.
         ImageError: naming one that cannot be used.
     """
     import torch
@@ -157,12 +159,9 @@ def calibration_photos(folder: Path, weights: Weights, pixels: int) -> Tensor:
     from ..photos.listing import find_photos
     from ..photos.transform import PhotoTransform
 
-    if pixels != weights.preprocess.crop:
-        raise DatasetError(
-            f"the file's example has {pixels} pixels a side, and photos are cut to {weights.preprocess.crop}; "
-            "leave --size out, or give --fixed-batch too"
-        )
-    paths = list(find_photos([folder], say)) if folder.is_dir() else []
+    if not folder.is_dir():
+        raise DatasetError(f"--calibrate {folder} is not a folder")
+    paths = list(find_photos([folder], say))
     if len(paths) < LEAST_PHOTOS:
         raise DatasetError(
             f"--calibrate {folder}: {len(paths)} photos were found there, at least {LEAST_PHOTOS} are needed: with "

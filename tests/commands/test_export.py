@@ -192,7 +192,8 @@ def test_missing_packages_come_with_the_pip_line(monkeypatch, capsys):
         ("file/network.pt2", "there is no directory file"),
         ("pipe", "pipe is a pipe, a socket or a device"),
         ("n" * 300 + ".pt2", "File name too long"),
-        ("network.onnx", "network.onnx must end in .pt2"),
+        ("network.onnx", "network.onnx must be a name that ends in .pt2"),
+        (".pt2", ".pt2 must be a name that ends in .pt2"),
         ("locked/network.pt2", "Permission denied"),
     ],
 )
@@ -257,6 +258,30 @@ def cut_small(tmp_path):
     said = Description("shufflenet_v2_x0_5", 3, CATEGORIES, replace(PREPROCESS, resize=28, crop=28))
     write_checkpoint(path := tmp_path / "small.pth", model.state_dict(), said)
     return path
+
+
+@pytest.mark.slow
+def test_labels_are_compared_on_photos_of_their_own_size(cut_small, tmp_path, capsys):
+    """Whatever the size of the example is: a file for every size takes them."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(100):
+        Image.new("RGB", (30, 40), (2 * index, 255 - 2 * index, index)).save(photos / f"{index}.png")
+    command = ["export", "--weights", str(cut_small), "-o", str(tmp_path / "m.pt"), "--calibrate"]
+    for more in ([], ["--size", "64"]):
+        assert main([*command, str(photos), *more]) == 0
+        assert "100 calibration photos: the same label for 100, 100.0%" in capsys.readouterr().out
+    assert main([*command, str(tmp_path / "absent")]) == 1
+    assert capsys.readouterr().err == f"shufflenetv2: error: --calibrate {tmp_path / 'absent'} is not a folder\n"
+
+
+@needs("safetensors")
+@pytest.mark.slow
+def test_a_folder_says_what_its_photos_are_cut_to(cut_small, tmp_path):
+    folder = tmp_path / "folder"
+    assert main(["export", "--weights", str(cut_small), "--format", "safetensors", "-o", str(folder)]) == 0
+    timms = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+    assert (timms["input_size"], timms["crop_pct"]) == ([3, 28, 28], 1.0)  # of other sizes no photo is made
 
 
 def test_photos_below_what_a_file_for_every_size_takes(cut_small, tmp_path, capsys, monkeypatch):

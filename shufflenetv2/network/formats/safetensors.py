@@ -77,13 +77,13 @@ def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) ->
 
 def config(said: dict[str, Any], model: nn.Module, plan: Plan) -> dict[str, Any]:
     """timm's keys, and this package's own under its name."""
-    preprocess, size = said["preprocess"], plan.shape.size
+    preprocess = said["preprocess"]
     return {
         "architecture": said["arch"],
         "num_classes": len(said["categories"]),
         "num_features": model.spec.head_channels if isinstance(model, ShuffleNetV2) else None,
         "pretrained_cfg": {
-            "input_size": [said["in_channels"], size, size],
+            "input_size": [said["in_channels"], preprocess["crop"], preprocess["crop"]],
             "interpolation": preprocess["interpolation"],
             "crop_pct": preprocess["crop"] / preprocess["resize"],
             "crop_mode": "center",
