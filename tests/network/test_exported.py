@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import struct
 import time
@@ -420,6 +421,10 @@ def test_the_parts_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(CheckpointError, match=r"config\.json was not written by `shufflenetv2 export`"):
             resolve(None, folder)
 
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is Git LFS's pointer to a file; type: git lfs pull"):
+        resolve(None, folder)
+
 
 def cut_short(step: Callable[..., object], count: int) -> Callable[..., object]:
     """``step``, interrupted after ``count`` times."""
@@ -527,6 +532,30 @@ def test_the_files_of_ncnn_belong_together(tmp_path: Path) -> None:
     assert resolve(None, path).labels == resolve(None, CIFAR).labels
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"are not the files that model\.ncnn\.json was written for"):
+        resolve(None, path)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+            "is Git LFS's pointer to a file; type: git lfs",
+        ),
+        (b"\n<!DOCTYPE html>\n<html>", "is a web page; download the file itself"),
+        (b"<HTML><body>", "is a web page; download the file itself"),
+    ],
+)
+@pytest.mark.parametrize(
+    "part", [part for form in FORMATS.values() if not form.marker for part in form.parts if part not in form.unread]
+)
+def test_what_git_or_a_browser_leaves_in_place_of_a_file(part: str, content: bytes, told: str, tmp_path: Path) -> None:
+    """Told without the runtime."""
+    form = next(each for each in FORMATS.values() if part in each.parts)
+    path = tmp_path if form.folder else tmp_path / ("model" + form.suffix)
+    for file in form.files(path):
+        file.write_bytes(content if file.name.endswith(part) else b"<?xml version='1.0'?>")
+    with pytest.raises(CheckpointError, match=rf"{re.escape(part)} {told}"):
         resolve(None, path)
 
 

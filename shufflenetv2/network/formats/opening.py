@@ -8,11 +8,17 @@ from pathlib import Path
 import torch
 
 from ...errors import CheckpointError
-from ...files import expanded, shown
+from ...files import expanded, read_regular, shown
 from ..model import SPECS, ShuffleNetV2
 from .described import ExportedNetwork, Inside, check, parse_metadata
 from .table import FORMATS
 
+# What comes from git or a browser in a file's place, which runtimes call damaged, or try as other formats.
+_INSTEAD = (
+    (b"version https://git-lfs", "is Git LFS's pointer to a file; type: git lfs pull"),
+    (b"<!doctype html", "is a web page; download the file itself"),
+    (b"<html", "is a web page; download the file itself"),
+)
 LONGEST_REASON = 300  # characters of what a runtime says; some list every tensor
 
 
@@ -41,6 +47,8 @@ def _open(name: str, where: str) -> tuple[ExportedNetwork | ShuffleNetV2, Inside
                 missing += f", as `shufflenetv2 export` writes it; {FOREIGN}"
             raise CheckpointError(f"{where} cannot be read: {missing}")
     try:
+        for part in form.needed(path):
+            _check_beginning(part)
         network, metadata = form.open(path)
     except (ImportError, CheckpointError):
         raise
@@ -60,6 +68,13 @@ def _open(name: str, where: str) -> tuple[ExportedNetwork | ShuffleNetV2, Inside
             f"{where}: {form.runtime} fails on an input that the file carries ({_reason(error)}); export it anew"
         ) from error
     return opened, inside
+
+
+def _check_beginning(part: Path) -> None:
+    start = read_regular(part, 64).lstrip().lower()
+    for beginning, meaning in _INSTEAD:
+        if start.startswith(beginning):
+            raise CheckpointError(f"{part} {meaning}")
 
 
 def _reason(error: Exception) -> str:

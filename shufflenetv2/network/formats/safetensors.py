@@ -20,7 +20,6 @@ TENSORS = "model.safetensors"
 FOREIGN = (  # what to do with tensors that another program wrote; Hugging Face's have the same name
     f"of another program's {TENSORS} make a checkpoint: torch.save(safetensors.torch.load_file(path), new_path)"
 )
-LFS_POINTER = b"version https://git-lfs"  # what git leaves in place of a large file
 
 CARD = """\
 ---
@@ -102,7 +101,7 @@ def config(said: dict[str, Any], model: nn.Module, plan: Plan) -> dict[str, Any]
 def open(path: Path) -> tuple[Network, dict[str, str]]:
     from safetensors.torch import load
 
-    said, data = said_in(path / "config.json"), tensors_in(path / TENSORS)
+    said, data = said_in(path / "config.json"), (path / TENSORS).read_bytes()
     files = said.pop("files", {})  # absent in those that were written before it was, and where it was deleted
     if files and files != {TENSORS: digest(data)}:
         raise CheckpointError(
@@ -130,10 +129,3 @@ def said_in(file: Path) -> dict[str, Any]:
             f"{file} was not written by `shufflenetv2 export`: it has no object 'shufflenetv2'; {FOREIGN}"
         )
     return said
-
-
-def tensors_in(file: Path) -> bytes:
-    data = file.read_bytes()
-    if data.startswith(LFS_POINTER):
-        raise CheckpointError(f"{file} is Git LFS's pointer to a file; type: git lfs pull")
-    return data
