@@ -30,7 +30,11 @@ def _entrypoints():
     package = _Path(__file__).parent.resolve() / "shufflenetv2"
     alias = _alias(package)
     if alias not in _sys.modules:
-        _importlib.invalidate_caches()
+        # What was listed of these directories may be older than a file in them. (importlib.invalidate_caches clears it
+        # of all others, too, and fails where two threads call it at once.)
+        for directory in list(_sys.path_importer_cache):
+            if directory.startswith(str(package)):
+                _sys.path_importer_cache.pop(directory, None)
         spec = _importlib_util.spec_from_file_location(
             alias, package / "__init__.py", submodule_search_locations=[str(package)]
         )

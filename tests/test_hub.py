@@ -1,5 +1,6 @@
 """What a user of torch.hub sees. Each test runs in fresh processes with an empty home, but for the last few."""
 
+import importlib
 import os
 import shutil
 import sys
@@ -250,6 +251,22 @@ def test_threads_that_load_at_once(tmp_path: Path) -> None:
     for each in threads:
         each.join()
     assert given == [10] * 6
+
+
+def test_what_threads_do_at_once_is_not_left_to_importlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its invalidate_caches forgets each directory that is gone, and a second thread does so after the first."""
+
+    def beaten() -> None:
+        raise KeyError("/usr/lib/python311.zip")
+
+    copy_repository(tmp_path)
+    labels(tmp_path)
+    monkeypatch.setattr(importlib, "invalidate_caches", beaten)
+    new = tmp_path / "shufflenetv2/new.py"
+    new.write_text("from .entrypoints import categories\n")  # in a directory that was listed a moment ago
+    with (tmp_path / "hubconf.py").open("a") as file:
+        file.write("categories = _importlib.import_module(_module.__package__ + '.new').categories\n")
+    assert labels(tmp_path)[3] == "cat"
 
 
 @needs_posix

@@ -1,7 +1,7 @@
 """The formats that a network can be written to and opened from, one row each, and what they share.
 
-Nothing else in the package knows their names: a new one is a module with ``write`` and ``open``, a row here, and its
-packages in pyproject.toml.
+Nothing else in the package knows their names, but for the help of ``classifier``: a new one is a module with ``write``
+and ``open``, a row here, and its packages in pyproject.toml.
 """
 
 from __future__ import annotations
