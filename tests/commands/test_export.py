@@ -21,6 +21,7 @@ from shufflenetv2 import exporting, package
 from shufflenetv2.__main__ import main
 from shufflenetv2.builder import resolve
 from shufflenetv2.description import Description, Preprocess
+from shufflenetv2.entrypoints import classifier
 from shufflenetv2.network.formats import program
 from shufflenetv2.network.formats.table import FORMATS, Format, Shape
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
@@ -66,6 +67,15 @@ def test_export(form, arguments, checkpoint, tmp_path, capsys):
     assert json.loads(metadata["preprocess"])["mean"] == [0.4, 0.5, 0.6]
     assert json.loads(metadata["arch"]) == "shufflenet_v2_x0_5"
     assert json.loads(metadata["weights"]) == "mine.pth"
+
+
+def test_the_plain_network_of_weights_that_are_stored_in_half_precision(tmp_path: Path) -> None:
+    assert main(["export", "--plain", "--weights", "cifar10", "-o", str(tmp_path / "plain.pt2")]) == 0
+    photo = package.CHECKOUT / "images" / "cat.jpg"
+    written = classifier(weights=tmp_path / "plain.pt2", device="cpu")
+    torch.testing.assert_close(
+        written.probabilities(photo), classifier(weights="cifar10", device="cpu").probabilities(photo)
+    )
 
 
 @pytest.mark.slow
