@@ -5,6 +5,7 @@ Results go to stdout, progress and logs to stderr. The exit status is 0 only if 
 """
 
 import argparse
+import contextlib
 import importlib
 import io
 import logging
@@ -42,6 +43,7 @@ _NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory")  # ho
 UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID" in os.environ
 LEADS = not UNDER_TORCHRUN or os.environ["RANK"] == "0"  # of its processes, the one that says what is wrong with a call
 SECONDS_TO_SPEAK = 10.0
+SECONDS_TO_CLEAR_UP = 2.0
 
 
 class Formatter(argparse.HelpFormatter):
@@ -101,27 +103,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (KeyboardInterrupt, Exception) as error:
         if interrupts or isinstance(error, KeyboardInterrupt):
-            print("interrupted", file=sys.stderr)
+            with contextlib.suppress(OSError):  # of a terminal that was closed
+                print("interrupted", file=sys.stderr)
             return 130
         return _told(error)
 
 
-def _hear_interrupts() -> list[int]:
+def _hear_interrupts() -> list[float]:
     """The signals that come from now on, each of which is a ``KeyboardInterrupt``, so that what is half written goes.
 
     A library that is imported meanwhile may turn that into an error of its own: then the list tells. torchrun's
-    processes may wait for each other, and must go.
+    processes may wait for each other, and must go. A second signal soon after the first (`timeout` sends two, and
+    people press twice) must not end the clearing up.
+
+    Returns:
+        When they came.
     """
-    heard: list[int] = []
+    heard: list[float] = []
 
     def interrupt(number: int, frame: object) -> None:
-        heard.append(number)
-        raise KeyboardInterrupt
+        if not heard or time.monotonic() - heard[0] > SECONDS_TO_CLEAR_UP:
+            heard.append(time.monotonic())
+            raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread() and not UNDER_TORCHRUN:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(each) is not signal.SIG_IGN:
-                signal.signal(each, interrupt)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last of a terminal that is closed; not on Windows
+            number = getattr(signal, name, None)
+            if number and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, interrupt)
     return heard
 
 

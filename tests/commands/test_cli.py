@@ -411,15 +411,20 @@ def test_a_variable_of_other_launchers_silences_nothing() -> None:
 
 
 @needs_posix
-def test_a_supervisors_signal_ends_a_command_like_ctrl_c(tmp_path: Path) -> None:
-    """So that what is half written is removed."""
+@pytest.mark.parametrize("names", [["SIGTERM"], ["SIGTERM", "SIGTERM"], ["SIGINT", "SIGTERM"], ["SIGHUP"]], ids=str)
+def test_a_signal_ends_a_command_like_ctrl_c(names: list[str], tmp_path: Path) -> None:
+    """So that what is half written is removed: `timeout` sends two, a terminal that is closed SIGHUP."""
     program = """
 import pathlib, sys, time
 from shufflenetv2 import __main__, files
 def run(argv):
     with files.whole_file(sys.argv[1]):
-        print("writing", flush=True)
-        time.sleep(60)
+        try:
+            print("writing", flush=True)
+            time.sleep(60)
+        finally:
+            time.sleep(0.5)  # the second comes meanwhile
+            print("cleared up", flush=True)
 __main__._run = run
 sys.exit(__main__.main())
 """
@@ -428,7 +433,9 @@ sys.exit(__main__.main())
         assert process.stdout
         assert process.stdout.readline() == "writing\n"
         assert len(list(tmp_path.iterdir())) == 1
-        process.terminate()
-        assert process.communicate(timeout=30)[1] == "interrupted\n"
+        for name in names:
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.1)
+        assert process.communicate(timeout=30) == ("cleared up\n", "interrupted\n")
     assert process.returncode == 130
     assert list(tmp_path.iterdir()) == []
