@@ -148,8 +148,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--max-pixels": {
         "type": pixels,
         "metavar": "N",
-        "help": f"the most pixels of a photo, as 200e6 (default: SHUFFLENETV2_MAX_PIXELS, or {MAX_PIXELS:.0e}; of "
-        f"WEBP, TIFF, AVIF and HEIC {MAX_PIXELS_COPIED:.0e})",
+        "help": f"the most pixels of a photo, as 200e6 (default: SHUFFLENETV2_MAX_PIXELS, or {MAX_PIXELS / 1e6:g}e6; "
+        f"of WEBP, TIFF, AVIF and HEIC {MAX_PIXELS_COPIED / 1e6:g}e6)",
     },
     "--json": {"action": "store_true"},
 }

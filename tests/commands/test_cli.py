@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,6 +29,7 @@ from shufflenetv2.commands.options import arch
 from shufflenetv2.description import Description, Preprocess
 from shufflenetv2.network.formats.table import FORMATS
 from shufflenetv2.network.model import SPECS, ShuffleNetV2
+from shufflenetv2.photos.formats import MAX_PIXELS, MAX_PIXELS_COPIED
 from shufflenetv2.weights import manifest
 from shufflenetv2.weights.checkpoint import write_checkpoint
 
@@ -439,3 +441,9 @@ sys.exit(__main__.main())
         assert process.communicate(timeout=30) == ("cleared up\n", "interrupted\n")
     assert process.returncode == 130
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_says_the_very_bounds_of_pixels() -> None:
+    told = run_module("shufflenetv2", "classify", "--help").stdout.split("SHUFFLENETV2_MAX_PIXELS")[1]
+    said = [float(each) for each in re.findall(r"\d+e6", told.partition("--fast-decode")[0])]
+    assert said == [MAX_PIXELS, MAX_PIXELS_COPIED]
