@@ -120,7 +120,7 @@ def _check(weights: Weights, runtime: str, precision: str, plain: bool) -> None:
         if runtime not in ("torch", weights.exported.runtime):
             raise ValueError(f"{weights.title} runs in {weights.exported.runtime}, not in {runtime}; leave runtime out")
     elif runtime != "torch":
-        able = FORMATS[SERVED[runtime]].precisions
+        able = [each for each in FORMATS[SERVED[runtime]].precisions if each in ("float32", *HALF)]
         if precision not in able:
             raise ValueError(f"{runtime} computes in {', '.join(able)} here, not in {precision}")
 

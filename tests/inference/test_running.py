@@ -62,6 +62,8 @@ def test_a_classifier_in_half_precision(precision: str, deploy: bool) -> None:
 def test_another_precision_is_refused_before_anything_is_fetched() -> None:
     with pytest.raises(ValueError, match=r"no precision 'int8' here; there are float32, bfloat16, float16"):
         classifier(precision="int8")
+    with pytest.raises(ValueError, match=r"^onnxruntime computes in float32, float16 here, not in bfloat16$"):
+        classifier(runtime="onnxruntime", precision="bfloat16")
 
 
 def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
