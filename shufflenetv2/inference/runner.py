@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..devices import memory_told
+from ..network.formats.described import ExportedNetwork
 from .graphs import Graphed
 
 
@@ -38,7 +39,6 @@ class Runner:
 
 
 def _input_dtype(model: nn.Module) -> torch.dtype:
-    """That of the first convolution; an exported file has none, and takes float32 whatever it computes in."""
-    first = getattr(model, "conv1", None)
-    parameters = first.parameters() if isinstance(first, nn.Module) else iter(())
+    """That of the first layer, wrapped or not; an exported file takes float32 whatever it computes in."""
+    parameters = iter(()) if isinstance(model, ExportedNetwork) else model.parameters()
     return next((each.dtype for each in parameters), torch.float32)

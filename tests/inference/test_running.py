@@ -66,6 +66,23 @@ def test_another_precision_is_refused_before_anything_is_fetched() -> None:
         classifier(runtime="onnxruntime", precision="bfloat16")
 
 
+class Wrapped(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network(images)  # type: ignore[no-any-return]
+
+
+def test_a_network_in_half_precision_may_be_wrapped() -> None:
+    classify = classifier(weights="cifar10", device="cpu", precision="bfloat16")
+    photo = sample_photos()[0]
+    expected = classify.probabilities(photo)
+    classify.model = Wrapped(classify.model)
+    assert torch.equal(classify.probabilities(photo), expected)
+
+
 def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     photo = str(sample_photos()[0])
     shown = []
