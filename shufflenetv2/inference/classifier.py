@@ -220,6 +220,7 @@ class Classifier:
         """The most likely labels for each of the preprocessed ``images``, ``float32 (N, C, H, W)``.
 
         Raises:
+            TypeError: the images are not preprocessed: they hold uint8.
             ValueError: the images hold NaN or infinity.
             CheckpointError: the network answers with them.
         """

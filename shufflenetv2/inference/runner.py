@@ -17,6 +17,7 @@ class Runner:
 
     Raises:
         DeviceError: on a call, the device has no memory left; the message says which batch to try.
+        TypeError: the images hold whole numbers: no transform has made them.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
@@ -25,6 +26,11 @@ class Runner:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
+        if not images.is_floating_point():
+            raise TypeError(
+                f"preprocessed images hold float32, as the transform gives them, got {images.dtype}; a photo of uint8 "
+                "is given to the classifier itself"
+            )
         dtype = _input_dtype(self.model)
         with memory_told(self.device, len(images)):
             if self.device.type != "cuda":

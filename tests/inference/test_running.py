@@ -83,6 +83,15 @@ def test_a_network_in_half_precision_may_be_wrapped() -> None:
     assert torch.equal(classify.probabilities(photo), expected)
 
 
+def test_images_that_no_transform_has_made_are_refused() -> None:
+    classify = classifier(weights="cifar10", device="cpu")
+    pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    for ask in (classify.predict, classify.logits):
+        with pytest.raises(TypeError, match=r"preprocessed images hold float32, .* got torch\.uint8; a photo of uint8"):
+            ask(pixels)
+    assert classify.predict(classify.transform(pixels)) == classify(pixels)
+
+
 def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     photo = str(sample_photos()[0])
     shown = []
