@@ -193,7 +193,7 @@ class Classifier:
 
     def _without_last(self) -> tuple[Runner, nn.Linear]:
         refuse_training(self.model)
-        last = getattr(self.model, "fc", None)
+        last = dict(self.model.named_children()).get("fc")  # its own: a compiled network shows those of another
         if not isinstance(last, nn.Linear):
             raise ValueError("features are the input of the last layer, fc, which this network does not have")
         body = copy.copy(self.model)

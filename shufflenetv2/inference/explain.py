@@ -187,8 +187,9 @@ def last_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, nn.
     Raises:
         ValueError: the network does not end in conv5, a mean and a linear layer; of an exported file nothing is known.
     """
-    last, name = getattr(model, "fc", None), "activation" if isinstance(model, DeployedShuffleNetV2) else "conv5"
-    head, recorder = getattr(model, name, None), Recorder()
+    own_parts = dict(model.named_children())  # a compiled network shows those of another as attributes
+    name = "activation" if isinstance(model, DeployedShuffleNetV2) else "conv5"
+    last, head, recorder = own_parts.get("fc"), own_parts.get(name), Recorder()
     if isinstance(last, nn.Linear) and isinstance(head, nn.Module):
         own = copy.copy(model)  # which shares the weights: other threads may be computing with the model itself
         own._modules = {**model._modules, name: nn.Sequential(head, recorder)}

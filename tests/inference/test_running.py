@@ -92,6 +92,19 @@ def test_images_that_no_transform_has_made_are_refused() -> None:
     assert classify.predict(classify.transform(pixels)) == classify(pixels)
 
 
+def test_a_compiled_network_answers_and_stays_whole() -> None:
+    classify = classifier(weights="cifar10", device="cpu")
+    photo = sample_photos()[0]
+    expected = classify(photo)[0].label
+    classify.model = torch.compile(classify.model, backend="eager")  # type: ignore[assignment]
+    assert classify(photo)[0].label == expected
+    for ask in (classify.features, classify.explain):
+        with pytest.raises(ValueError, match="fc, "):
+            ask(photo)
+    assert classify(photo)[0].label == expected
+    assert len(dict(classify.model._orig_mod.named_children())) > 1  # type: ignore[union-attr,operator]
+
+
 def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     photo = str(sample_photos()[0])
     shown = []
