@@ -11,6 +11,7 @@ from torch import nn
 from shufflenetv2.__main__ import main
 from shufflenetv2.entrypoints import classifier
 from shufflenetv2.errors import DeviceError
+from shufflenetv2.inference.explain import _palette
 from shufflenetv2.inference.runner import Runner
 from shufflenetv2.network.deploy import deploy
 from shufflenetv2.network.model import ShuffleNetV2
@@ -103,6 +104,17 @@ def test_a_compiled_network_answers_and_stays_whole() -> None:
             ask(photo)
     assert classify(photo)[0].label == expected
     assert len(dict(classify.model._orig_mod.named_children())) > 1  # type: ignore[union-attr,operator]
+
+
+def test_the_default_device_does_not_matter() -> None:
+    classify = classifier(weights="cifar10", device="cpu")
+    photo = sample_photos()[0]
+    expected, overlay = classify.probabilities(photo), classify.explain(photo).overlay()
+    _palette.cache_clear()
+    with torch.device("meta"):  # no number lies there
+        assert torch.equal(classify.probabilities(photo), expected)
+        assert classify.features([photo]).device == CPU
+        assert classify.explain(photo).overlay().tobytes() == overlay.tobytes()
 
 
 def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
