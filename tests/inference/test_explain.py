@@ -100,6 +100,41 @@ def test_a_network_that_ends_otherwise_is_refused() -> None:
         last_features(model, images)
 
 
+class Highest(ShuffleNetV2):
+    """Another pooling than the mean."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.forward_features(images)[3].amax([2, 3]))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_another_pooling_is_refused_in_every_precision(precision: str) -> None:
+    classifier = Classifier(resolve(None, "cifar10"), device="cpu", deploy=False, precision=precision)
+    explanation = classifier.explain(CAT)
+    assert float(explanation.map.float().mean()) + explanation.bias == pytest.approx(explanation.logit, abs=0.05)
+    classifier.model.__class__ = Highest
+    with pytest.raises(ValueError, match="is not the logit"):
+        classifier.explain(CAT)
+
+
+def test_products_in_a_coarser_arithmetic_are_explained() -> None:
+    """As the user sets it; processors without instructions for it compute on as before."""
+    torch.manual_seed(3)
+    model = ShuffleNetV2(SPECS["shufflenet_v2_x0_5"]).eval()
+    randomise(model)
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        features, logits, last = last_features(model, images)
+        sizes = features.mean((2, 3)).abs() @ last.weight.detach().abs().T
+        for index, logit in enumerate(logits[0].tolist()):
+            map, bias = contributions(features, last, index, logit)
+            assert float(map.mean()) + bias == pytest.approx(logit, abs=0.005 * float(sizes[0, index]))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_what_an_explanation_holds(classifier: Classifier) -> None:
     explanation = classifier.explain(CAT)
     assert explanation.predictions == classifier(CAT)
