@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.hub
@@ -173,3 +173,18 @@ def network_of(
     if weights.exported:
         return weights.exported
     return build(weights.arch, weights, progress=progress, deploy=deploy).to(getattr(torch, precision))
+
+
+def unchanged(model: nn.Module, weights: Weights, **settings: Any) -> bool:
+    """Whether ``model`` is still what ``network_of`` makes of ``weights``: no layer and no number is another since."""
+    if isinstance(model, ExportedNetwork):
+        return True
+    try:
+        made = network_of(weights, progress=False, **settings)
+    except ShuffleNetError:  # the file has gone: it cannot be said
+        return False
+    expected = made.state_dict()
+    return repr(model) == repr(made) and all(
+        name in expected and each.dtype is expected[name].dtype and torch.equal(each, expected[name].to(each.device))
+        for name, each in model.state_dict().items()
+    )

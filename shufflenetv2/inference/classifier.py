@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..builder import Weights, resolve
-from ..computing import device_for, network_of
+from ..computing import device_for, network_of, unchanged
 from ..description import BATCH_SIZE
 from ..devices import choose_device
 from ..errors import ImageError, IntegrityError
@@ -63,8 +63,7 @@ class Classifier:
         if not number or not 0 <= min_probability <= 1:
             raise ValueError(f"min_probability must be from 0 to 1, got {min_probability!r:.80}")
         self.weights = weights
-        self.top = count("top", top, 1)
-        self.min_probability = float(min_probability)
+        self.top, self.min_probability = count("top", top, 1), float(min_probability)
         self.device, self.categories = choose_device(device_for(weights, runtime, device)), weights.labels
         self.deploy, self.runtime, self.precision = deploy, runtime, precision
         model = network_of(weights, runtime=runtime, precision=precision, progress=progress, deploy=deploy)
@@ -111,13 +110,10 @@ class Classifier:
     def _each(self, photos: Iterable[Photo], errors: str) -> list[list[Prediction] | ImageError]:
         outcomes: list[list[Prediction] | ImageError] = []
         for result in self.stream(photos):
-            if result.error is None:
-                outcomes.append(result.predictions)
-                continue
-            named = ImageError(f"photos[{len(outcomes)}]: {result.error}")
-            if errors == "raise":
+            named = ImageError(f"photos[{len(outcomes)}]: {result.error}") if result.error else None
+            if named and errors == "raise":
                 raise named from result.error
-            outcomes.append(named)
+            outcomes.append(named or result.predictions)
         return outcomes
 
     def stream(
@@ -241,12 +237,14 @@ class Classifier:
         return likeliest(self.softmax(logits), images, self.categories, self.top, self.min_probability)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kwargs = {each: getattr(self, each) for each in ("top", "deploy", "runtime", "precision", "min_probability")}
-        kwargs |= {"device": str(self.device), "progress": False}
+        computing = {each: getattr(self, each) for each in ("deploy", "runtime", "precision")}
+        kwargs = computing | {"top": self.top, "min_probability": self.min_probability, "progress": False}
+        kwargs["device"] = str(self.device)
         if self.weights.local:  # a file that does not say its labels needs them again
-            kwargs["categories"] = self.categories
-        state: dict[str, Any] = {"transform": self.transform, "sha256": self.weights.sha256}
-        state |= {} if self.model is self._made else {"model": self.model}  # which users may exchange
+            kwargs["categories"] = self.weights.labels
+        state = {"transform": self.transform, "categories": self.categories, "sha256": self.weights.sha256}
+        own = self.model is not self._made or not unchanged(self.model, self.weights, **computing)
+        state |= {"model": self.model} if own else {}  # which users may exchange or change
         if made_by_hub():
             return *hub_call("classifier", *self.weights.reference, **kwargs), state
         return _rebuild, (self.weights.reference, kwargs), state

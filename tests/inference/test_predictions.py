@@ -49,6 +49,31 @@ def test_a_network_that_was_exchanged_is_copied_along(classifier: Classifier) ->
     assert pickle.loads(pickle.dumps(classifier))(CAT)[0].label == "cat"
 
 
+@pytest.mark.parametrize("deploy", [True, False])
+def test_a_network_that_was_changed_in_place_is_copied_along(deploy: bool) -> None:
+    changes = {
+        "numbers": lambda model: model.fc.bias.data[7].add_(100),
+        "dtype": lambda model: model.to(torch.bfloat16),
+        "layers": lambda model: setattr(model, "fc", nn.Sequential(model.fc, nn.Tanh())),
+    }
+    for change in changes.values():
+        mine = Classifier(resolve(None, "cifar10"), device="cpu", deploy=deploy)
+        small = len(pickle.dumps(mine))
+        change(mine.model)
+        expected = mine.probabilities(CAT)
+        for twin in (pickle.loads(pickle.dumps(mine)), copy.deepcopy(mine), copy.copy(mine)):
+            assert torch.equal(twin.probabilities(CAT), expected)
+        assert small < 10_000 < len(pickle.dumps(mine))
+
+
+def test_labels_that_were_translated_are_copied_along() -> None:
+    mine = Classifier(resolve(None, "cifar10"), device="cpu")
+    mine.categories = [f"das {label}" for label in mine.categories]
+    for twin in (pickle.loads(pickle.dumps(mine)), copy.deepcopy(mine)):
+        assert twin(CAT)[0].label == "das cat"
+        assert twin.categories == mine.categories
+
+
 def test_a_prediction_is_a_value() -> None:
     prediction = Prediction("tabby", 0.53219044, 281)
     assert repr(prediction) == "Prediction(label='tabby', probability=0.5322, index=281)"
