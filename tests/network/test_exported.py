@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.processes import ROOT, importing, run_module
+from support.processes import ROOT, importing, run_module, run_python
 from support.skips import needs, needs_posix
 from torch import Tensor
 
@@ -504,6 +504,27 @@ def test_a_file_is_the_same_whatever_the_caller_computes_on(script: Path, inside
     assert first.inside == second.inside
     images = torch.randn(2, 3, 40, 40)
     assert torch.equal(first(images), second(images))
+
+
+LIMITED = """
+import resource, sys
+from shufflenetv2.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # to the process like a full disk
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+@needs_posix
+@pytest.mark.parametrize("name", EACH)
+def test_a_full_disk_is_told_in_one_line_and_nothing_is_left(name: str, tmp_path: Path) -> None:
+    path = tmp_path / ("model" + FORMATS[name].suffix)
+    ended = run_python(LIMITED, "export", "--weights", CIFAR, "--format", name, "-o", path, check=False)
+    told = [line for line in ended.stderr.splitlines() if "error" in line.lower()]
+    assert ended.returncode == 1, ended.stderr[-1000:]
+    assert len(told) == 1
+    assert "File too large" in told[0] or "OpenVINO could not write the file (basic_ios::clear: iostream" in told[0]
+    assert "Traceback" not in ended.stderr
+    assert [*tmp_path.iterdir()] == []
 
 
 @needs("ncnn", "pnnx")

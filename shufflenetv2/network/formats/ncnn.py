@@ -5,6 +5,7 @@ What the file says of itself is in a JSON file beside it, with the sha256 of the
 
 import json
 import subprocess
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -21,7 +22,8 @@ def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) ->
     if len(example) != 1:
         raise ValueError("ncnn takes one image at a time; leave --fixed-batch out")
     traced = path.with_name("traced.pt")
-    torch.jit.save(torch.jit.trace(model, example), traced)  # type: ignore[no-untyped-call]
+    torch.jit.save(torch.jit.trace(model, example), buffer := BytesIO())  # type: ignore[no-untyped-call]
+    traced.write_bytes(buffer.getvalue())  # torch's own writer ends the whole process where the disk is full
     shape = ",".join(map(str, example.shape))
     param, weights, said = FORMATS["ncnn"].files(path)
     command = [

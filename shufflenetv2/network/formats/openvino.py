@@ -34,7 +34,10 @@ def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) ->
     written = path.with_suffix(".xml")  # OpenVINO writes no other, such as .XML, and reads it
     _, weights = FORMATS["openvino"].files(written)
     for _ in range(2):  # the same bytes twice; the second .xml tells of them
-        openvino.save_model(converted, written, compress_to_fp16=plan.precision in ("bfloat16", "float16"))
+        try:
+            openvino.save_model(converted, written, compress_to_fp16=plan.precision in ("bfloat16", "float16"))
+        except RuntimeError as error:  # a full disk is "iostream error"
+            raise OSError(f"OpenVINO could not write the file ({error}); has the disk room?") from error
         converted.set_rt_info(digest(weights.read_bytes()), SUM)
     written.replace(path)
 

@@ -1,5 +1,6 @@
 """torch.export's programs (.pt2)."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) ->
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)  # the paths of this machine's files
-    torch.export.save(program, path, extra_files=dict(metadata))
+    torch.export.save(program, buffer := BytesIO(), extra_files=dict(metadata))
+    path.write_bytes(buffer.getvalue())  # torch's own writer ends the whole process where the disk is full
 
 
 def open(path: Path) -> tuple[Network, dict[str, str]]:

@@ -50,7 +50,7 @@ print(classify("photo.jpg")[0])
 
 
 def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     dtype = getattr(torch, plan.precision)
     tensors = {
@@ -58,8 +58,9 @@ def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) ->
         for key, tensor in model.state_dict().items()
     }
     said = {key: json.loads(value) for key, value in metadata.items()}
-    save_file(tensors, path / TENSORS, metadata={"format": "pt"})
-    said["files"] = {TENSORS: digest((path / TENSORS).read_bytes())}
+    data = save(tensors, metadata={"format": "pt"})
+    (path / TENSORS).write_bytes(data)
+    said["files"] = {TENSORS: digest(data)}
     text = json.dumps(config(said, model, plan), ensure_ascii=False, indent=1)
     (path / "config.json").write_text(text, encoding="utf-8")
     metrics, preprocess = said["metrics"], said["preprocess"]

@@ -1,5 +1,6 @@
 """TorchScript (.pt), which PyTorch has deprecated."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from .table import Network, Plan
 def write(model: nn.Module, plan: Plan, metadata: dict[str, str], path: Path) -> None:
     if not plan.shape.dynamic:
         raise ValueError("a TorchScript file takes any input shape; leave --fixed-batch out")
-    torch.jit.save(torch.jit.script(in_precision(model, plan.precision)), path, _extra_files=dict(metadata))
+    script = torch.jit.script(in_precision(model, plan.precision))
+    torch.jit.save(script, buffer := BytesIO(), _extra_files=dict(metadata))
+    path.write_bytes(buffer.getvalue())  # torch's own writer ends the whole process where the disk is full
 
 
 def open(path: Path) -> tuple[Network, dict[str, str]]:
