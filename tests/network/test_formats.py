@@ -21,7 +21,8 @@ from support.skips import needs
 from shufflenetv2.errors import CheckpointError
 from shufflenetv2.exporting import _in_float32
 from shufflenetv2.network.deploy import deploy
-from shufflenetv2.network.formats.table import FORMATS, Plan, Shape, _quiet
+from shufflenetv2.network.formats.quiet import quiet
+from shufflenetv2.network.formats.table import FORMATS, Plan, Shape
 from shufflenetv2.network.model import ShuffleNetV2, Spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,13 +40,13 @@ def test_a_format_is_imported_when_it_is_used() -> None:
     program = (
         "import sys\n"
         "from shufflenetv2.network.formats.table import FORMATS\n"
-        "print([name for name in sys.modules if name.startswith(('onnx', 'shufflenetv2.network.formats.'))])"
+        "print(sorted(name for name in sys.modules if name.startswith(('onnx', 'shufflenetv2.network.formats.'))))"
     )
     printed = run_python(program, cwd=ROOT, env=dict(os.environ)).stdout
-    assert printed == "['shufflenetv2.network.formats.table']\n"
+    assert printed == "['shufflenetv2.network.formats.quiet', 'shufflenetv2.network.formats.table']\n"
 
 
-@pytest.mark.parametrize("changed", [_quiet, _in_float32])
+@pytest.mark.parametrize("changed", [quiet, _in_float32])
 def test_two_at_once_leave_the_process_as_it_was(changed: Callable[[], AbstractContextManager[None]]) -> None:
     def state() -> list[object]:
         levels = [logging.getLogger(name).level for name in ("torch.onnx", "nncf", "root")]
@@ -103,6 +104,26 @@ def test_onnx_graph(dynamo, tmp_path):
     assert (kinds["Split"], kinds["Slice"]) in {(len(outputs), 0), (0, pieces)}
     batch, channels, height, width = graph.input[0].type.tensor_type.shape.dim
     assert (batch.dim_param, channels.dim_value, height.dim_param, width.dim_param) == ("batch", 3, "height", "width")
+
+
+def test_other_threads_print_where_they_did(capsys: pytest.CaptureFixture[str]) -> None:
+    inside, printed = threading.Event(), threading.Event()
+
+    def other() -> None:
+        inside.wait()
+        print("a result")
+        printed.set()
+
+    there_before = threading.Thread(target=other)
+    there_before.start()
+    with quiet():
+        print("chatter")
+        (helper := threading.Thread(target=print, args=["its thread's"])).start()
+        helper.join()
+        inside.set()
+        printed.wait()
+    there_before.join()
+    assert capsys.readouterr() == ("a result\n", "chatter\nits thread's\n")
 
 
 @pytest.fixture(scope="module")

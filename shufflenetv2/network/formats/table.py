@@ -6,20 +6,16 @@ and ``open``, a row here, and its packages in pyproject.toml.
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
-import threading
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...package import require
+from .quiet import quiet
 
 if TYPE_CHECKING:  # `export --help` need not wait for torch
     import torch
@@ -126,7 +122,7 @@ class Format:
             ValueError: the format cannot promise this shape.
             RuntimeError: the exporter cannot write this network.
         """
-        with _quiet():
+        with quiet():
             self._module.write(model, plan, metadata, path)
 
     def open(self, path: Path) -> tuple[Network, dict[str, str]]:
@@ -137,7 +133,7 @@ class Format:
             Exception: whatever the runtime raises about a file that it cannot read.
         """
         require(f"opening {path.name}", *self.to_open)
-        with _quiet():
+        with quiet():
             opened: tuple[Network, dict[str, str]] = self._module.open(path)
         return opened
 
@@ -231,26 +227,3 @@ def _inside(path: Path) -> set[str]:
             return {os.path.basename(name) for name in archive.namelist()}
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return set()
-
-
-_ONE_AT_A_TIME = threading.RLock()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' own chatter: deprecations, and versions of packages they could also have used.
-
-    One at a time: of two that overlap, the second would take for the usual state what the first has changed.
-    """
-    names = ("torch.onnx", "torch.utils._pytree", "nncf", "root")
-    with _ONE_AT_A_TIME:
-        levels = {logger: logger.level for logger in map(logging.getLogger, names)}
-        for logger in levels:
-            logger.setLevel(logging.ERROR)
-        try:
-            with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # results alone go to stdout
-                warnings.simplefilter("ignore")
-                yield
-        finally:
-            for logger, level in levels.items():
-                logger.setLevel(level)
