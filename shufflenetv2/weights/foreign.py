@@ -44,6 +44,7 @@ _KNOWN = [
 ]
 # Bytes by which files are known that are no checkpoint at all, as they come from a browser, git or another library.
 _BEGINNINGS = (
+    (b"<?xml", "is XML; of what `export` wrote for OpenVINO the name ends in .xml, with the .bin beside it"),
     (b"<", "is a web page; download the file itself"),
     (b"version https://git-lfs", "is Git LFS's pointer to a file; type: git lfs pull"),
     (b"\x93NUMPY", "is a numpy array; expected a state dict"),
@@ -86,6 +87,8 @@ def check_container(data: bytes, where: str) -> None:
     start = data[:64].lstrip()
     if not start:
         raise CheckpointError(f"{where} is empty; expected what torch.save(model.state_dict(), ...) writes")
+    if data[4:8] == b"ET12":
+        raise CheckpointError(f"{where} is a program of ExecuTorch; of what `export` wrote the name ends in .pte")
     for beginning, meaning in _BEGINNINGS:
         if start.startswith(beginning):
             raise CheckpointError(f"{where} {meaning}")

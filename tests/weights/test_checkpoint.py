@@ -206,6 +206,8 @@ def test_a_payload_is_not_run(legacy: bool, good: StateDict, tmp_path: Path, mon
         (b"", "mine.pth is empty; expected what torch.save"),
         (b"\n  ", "mine.pth is empty"),
         (b"<html>", "mine.pth is a web page; download the file itself"),
+        (b"<?xml version", "mine.pth is XML; of what `export` wrote for OpenVINO the name ends in .xml"),
+        (b"<\0\0\0ET12", "mine.pth is a program of ExecuTorch; of what `export` wrote the name ends in .pte"),
         (b"\n<!DOCTYPE html>", "mine.pth is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "type: git lfs pull"),
         (tarfile.TarInfo("best.pth").tobuf(), r"mine.pth is a tar archive; unpack it \(tar xf\)"),
