@@ -97,7 +97,7 @@ Args:
         file for it is written into the cache the first time, compared with the model, and used. An exported file runs
         in its own.
     precision (str): "float32", "bfloat16" or "float16": in what to compute. Faster on GPUs and on processors with
-        instructions for it; in bfloat16 27 of 10,000 photos got another first label (docs/performance.md).
+        instructions for it; in bfloat16 27 to 29 of 10,000 photos got another first label (docs/performance.md).
     categories (list of str or None): the labels in the order of the logits, for a checkpoint that does not say them.
     max_pixels (int or None): the most pixels of a photo; None is 120 million (50 million for formats that take more
         memory), or SHUFFLENETV2_MAX_PIXELS.
