@@ -1,7 +1,6 @@
 """Weights computed in a runtime: by a PyTorch model, or by a file that is in the cache, or is written there."""
 
 import errno
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from .builder import Weights, build
 from .errors import CacheError, CheckpointError, DeviceError, ShuffleNetError
 from .exporting import Order, shape_for, write
 from .files import read_regular, sweep, write_whole
-from .network.formats.described import ExportedNetwork
+from .network.formats.described import ExportedNetwork, digest
 from .network.formats.opening import open_exported
 from .network.formats.table import FORMATS, HALF, SERVED
 from .package import PACKAGE, installed_version, logger
@@ -74,7 +73,7 @@ def _seal(path: Path) -> Path:
 
 
 def _sha256(order: Order, path: Path) -> str:
-    return hashlib.sha256(b"".join(read_regular(part, 2**40) for part in order.form.files(path))).hexdigest()
+    return digest(b"".join(read_regular(part, 2**40) for part in order.form.files(path)))
 
 
 def _check_seal(order: Order, path: Path) -> None:
@@ -128,9 +127,7 @@ def _check(weights: Weights, runtime: str, precision: str, plain: bool) -> None:
 def cached_path(order: Order) -> Path:
     """Where the cache has the file: its name holds a digest of all that decides its bytes."""
     weights, form = order.weights, order.form
-    code = hashlib.sha256()
-    for file in sorted([*(PACKAGE / "network").rglob("*.py"), PACKAGE / "exporting.py"]):
-        code.update(file.read_bytes())
+    code = sorted([*(PACKAGE / "network").rglob("*.py"), PACKAGE / "exporting.py"])
     needs = [each.partition(">")[0] for each in (*form.to_write, *form.to_open)]
     decides = {
         "weights": (weights.sha256, weights.arch, weights.small_stem, weights.classes, asdict(weights.preprocess)),
@@ -138,11 +135,11 @@ def cached_path(order: Order) -> Path:
         "shape": asdict(order.shape),
         "precision": order.precision,
         "plain": order.plain,
-        "code": (__version__, code.hexdigest(), torch.__version__),
+        "code": (__version__, digest(b"".join(file.read_bytes() for file in code)), torch.__version__),
         "packages": {name: installed_version(name) for name in needs},
     }
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    name = f"{weights.arch}-{Path(weights.name).stem}-{digest[:16]}{form.suffix}"
+    key = digest(json.dumps(decides, sort_keys=True).encode())[:16]
+    name = f"{weights.arch}-{Path(weights.name).stem}-{key}{form.suffix}"
     return Path(torch.hub.get_dir()) / "shufflenetv2-exported" / name
 
 

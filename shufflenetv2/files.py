@@ -22,6 +22,10 @@ STALE_SECONDS = 24 * 60 * 60.0  # what is older was left by a killed process
 LONGEST = 40  # characters, of up to four bytes, of the name that they are made for
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.shufflenetv2-partial(\.[a-z0-9]+)?")
 
+# What git and browsers leave in place of a file: how the first begins, and what to do.
+GIT_LFS = (b"version https://git-lfs", "is Git LFS's pointer to a file; type: git lfs pull")
+WEB_PAGE = "is a web page; download the file itself"
+
 
 class NotRegularError(OSError):
     """The path leads to a directory, a pipe, a socket or a device; the message says which."""

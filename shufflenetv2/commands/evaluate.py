@@ -19,6 +19,7 @@ from .options import add, add_weights, any_path, chosen_weights, say
 
 if TYPE_CHECKING:
     from ..builder import Weights
+    from ..description import Category
     from ..evaluation.counting import Counts
     from ..evaluation.judging import Answers
     from ..inference.classifier import Classifier
@@ -59,8 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     source = chosen_weights(arguments)
     left_out: list[str] = []
-    _ = source.labels  # of weights without a classifier it says what is wrong; the folders are not
-    photos = read_labelled(arguments.directory, source.classes, left_out.append)
+    photos = read_labelled(arguments.directory, _classes(source), left_out.append)
     if arguments.calibrate != (arguments.output is not None):
         raise ValueError("--calibrate and --output FILE go together: the one fits, the other is the copy to write")
     if arguments.report or arguments.against or arguments.calibrate:
@@ -168,11 +168,16 @@ def _second(arguments: argparse.Namespace) -> "Weights | None":
     return other
 
 
+def _classes(weights: "Weights") -> "tuple[Category, ...]":
+    """Those that the folders must be named by; of weights without a classifier, ``labels`` says what is wrong."""
+    return weights.classes if weights.labels else ()
+
+
 def _labelled_by(other: "Weights", directory: str) -> "LabelledPhotos":
     from ..errors import DatasetError
     from ..photos.folders import read_labelled
 
-    classes = other.classes if other.labels else ()  # of weights without a classifier, ``labels`` says what is wrong
+    classes = _classes(other)
     try:
         return read_labelled(directory, classes)
     except DatasetError as error:

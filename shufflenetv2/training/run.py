@@ -199,7 +199,7 @@ class RunFolder:
                 for left in self.path.iterdir():
                     if TEMPORARY.fullmatch(left.name):
                         left.unlink()  # a killed process had no time to
-                self._publish()
+                self._publish(again=True)
 
     def _validate(self) -> Counts | None:
         """What the averaged weights score, counted by all processes together."""
@@ -230,11 +230,11 @@ class RunFolder:
         save_whole(self.path / "last.pth", {**about, **self.trainer.state()})
         self._publish()
 
-    def _publish(self) -> None:
+    def _publish(self, again: bool = False) -> None:
         """Write what follows from the state, after the state itself."""
         best, tensors = self.path / "best.pth", self.trainer.average.module.state_dict()
-        # One that holds them may have been given a temperature (evaluate --calibrate), and stays.
-        if self.history[-1].get("val_accuracy", 0.0) >= self.best and not holds(best, tensors):
+        # One from before that holds them may have been given a temperature (evaluate --calibrate), and stays.
+        if self.history[-1].get("val_accuracy", 0.0) >= self.best and not (again and holds(best, tensors)):
             write_checkpoint(best, tensors, self.described)
         write_whole(self.path / "log.csv", table(self.history).encode())
 

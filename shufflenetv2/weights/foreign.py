@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..description import FIRST_KEY, MAX_CHANNELS, MAX_CLASSES
 from ..errors import CheckpointError
-from ..files import expanded
+from ..files import GIT_LFS, WEB_PAGE, expanded
 from ..package import guess, logger
 from .manifest import load_manifest
 
@@ -45,8 +45,8 @@ _KNOWN = [
 # Bytes by which files are known that are no checkpoint at all, as they come from a browser, git or another library.
 _BEGINNINGS = (
     (b"<?xml", "is XML; of what `export` wrote for OpenVINO the name ends in .xml, with the .bin beside it"),
-    (b"<", "is a web page; download the file itself"),
-    (b"version https://git-lfs", "is Git LFS's pointer to a file; type: git lfs pull"),
+    (b"<", WEB_PAGE),
+    GIT_LFS,
     (b"\x93NUMPY", "is a numpy array; expected a state dict"),
     (b"\x89HDF", "is an HDF5 file, as Keras writes them; expected a state dict of torch"),
     (b"\x1f\x8b", "is compressed by gzip; unpack it (gunzip, or tar xzf), and give the checkpoint within"),

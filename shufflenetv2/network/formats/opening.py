@@ -1,6 +1,5 @@
 """A path becomes a network that computes: opened in its runtime, its description validated, its answers checked."""
 
-import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,17 +7,13 @@ from pathlib import Path
 import torch
 
 from ...errors import CheckpointError
-from ...files import expanded, read_regular, shown
+from ...files import GIT_LFS, WEB_PAGE, expanded, read_regular, shown
 from ..model import SPECS, ShuffleNetV2
-from .described import ExportedNetwork, Inside, check, parse_metadata
+from .described import ExportedNetwork, Inside, check, digest, parse_metadata
 from .table import FORMATS
 
-# What comes from git or a browser in a file's place, which runtimes call damaged, or try as other formats.
-_INSTEAD = (
-    (b"version https://git-lfs", "is Git LFS's pointer to a file; type: git lfs pull"),
-    (b"<!doctype html", "is a web page; download the file itself"),
-    (b"<html", "is a web page; download the file itself"),
-)
+# What runtimes call damaged, or try as other formats.
+_INSTEAD = (GIT_LFS, (b"<!doctype html", WEB_PAGE), (b"<html", WEB_PAGE))
 LONGEST_REASON = 300  # characters of what a runtime says; some list every tensor
 
 
@@ -57,7 +52,7 @@ def _open(name: str, where: str) -> tuple[ExportedNetwork | ShuffleNetV2, Inside
     inside = parse_metadata(metadata, SPECS, where)
     if isinstance(network, ShuffleNetV2):  # tensors like a checkpoint's, which may be edited: their own bytes count
         held = b"".join(part.read_bytes() for part in form.needed(path))
-        return network, replace(inside, sha256=hashlib.sha256(held).hexdigest())
+        return network, replace(inside, sha256=digest(held))
     opened = ExportedNetwork(network, inside, where, form.runtime)
     try:
         check(opened)
